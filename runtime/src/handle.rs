@@ -1,0 +1,82 @@
+//! How the rest of the process talks to the task that owns the node.
+
+use std::sync::Arc;
+
+use lockstep_inference::Inference;
+use lockstep_inference::command::Command;
+use lockstep_replication::io::NotTaken;
+use lockstep_replication::{CommandId, Input, Operator, Outcome, Replica, View};
+use tokio::sync::{mpsc, oneshot, watch};
+
+/// What the node task publishes after each round of steps. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Published {
+    /// The state as applied, and the index it stands at.
+    pub replica: Replica<Inference>,
+    /// The node's facts.
+    pub view: View,
+}
+
+/// What the node task is asked.
+#[derive(Debug)]
+pub enum Request {
+    /// A client's command; the sender gets exactly one outcome.
+    Command {
+        /// The client's name for it.
+        id: Option<CommandId>,
+        /// What it asks for.
+        command: Box<Command>,
+        /// Where the outcome goes.
+        reply: oneshot::Sender<Outcome<Inference>>,
+    },
+    /// An observation, telemetry, a transient.
+    Input(Box<Input<Inference>>),
+    /// The operator's hand.
+    Operator(Operator),
+}
+
+/// A handle to the node task. Cloned freely.
+#[derive(Clone, Debug)]
+pub struct NodeHandle {
+    requests: mpsc::Sender<Request>,
+    published: watch::Receiver<Arc<Published>>,
+}
+
+impl NodeHandle {
+    /// A handle onto a task that reads `requests` and keeps `published` new.
+    pub fn new(requests: mpsc::Sender<Request>, published: watch::Receiver<Arc<Published>>) -> Self {
+        NodeHandle { requests, published }
+    }
+
+    /// The newest state and facts.
+    pub fn now(&self) -> Arc<Published> {
+        self.published.borrow().clone()
+    }
+
+    /// A receiver that tells when they change.
+    pub fn changes(&self) -> watch::Receiver<Arc<Published>> {
+        self.published.clone()
+    }
+
+    /// Hands a command to the node. The receiver gets the outcome; it fails only if the process is ending.
+    pub async fn command(
+        &self,
+        id: Option<CommandId>,
+        command: Command,
+    ) -> Result<oneshot::Receiver<Outcome<Inference>>, NotTaken> {
+        let (reply, outcome) = oneshot::channel();
+        let request = Request::Command { id, command: Box::new(command), reply };
+        self.requests.send(request).await.map_err(|_| NotTaken::Leaving)?;
+        Ok(outcome)
+    }
+
+    /// Passes the operator's hand on.
+    pub async fn operator(&self, operator: Operator) -> Result<(), NotTaken> {
+        self.requests.send(Request::Operator(operator)).await.map_err(|_| NotTaken::Leaving)
+    }
+
+    /// Passes an observation, telemetry or a transient on.
+    pub async fn input(&self, input: Input<Inference>) -> Result<(), NotTaken> {
+        self.requests.send(Request::Input(Box::new(input))).await.map_err(|_| NotTaken::Leaving)
+    }
+}
