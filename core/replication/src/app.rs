@@ -1,6 +1,6 @@
 //! The application: what is replicated. The one type parameter of the whole core.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::{Debug, Display};
 
 use serde::{Serialize, de::DeserializeOwned};
@@ -45,6 +45,11 @@ pub trait App: Clone + Debug + PartialEq + Eq + Send + Sync + 'static {
 
     /// Changes the state. Runs on every node; cannot fail and looks at nothing outside.
     fn apply(state: &mut Self::State, event: &Self::Event, place: Place);
+
+    /// What should be ordered when the neighbours that this node reaches have changed; nothing by default.
+    fn links(_me: NodeId, _reached: &BTreeSet<NodeId>) -> Option<Self::Observation> {
+        None
+    }
 
     /// Under which name an observation replaces an older one that is still waiting.
     fn key(observation: &Self::Observation) -> u64;

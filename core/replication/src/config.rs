@@ -7,6 +7,9 @@ use crate::time::Span;
 /// How a node behaves. All nodes of a cluster should agree on it; nothing breaks where they do not.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Config {
+    /// How many nodes, itself included, a node without any log expects to found a cluster with. 1: it may found alone. It
+    /// never founds with half of them or fewer.
+    pub founders: usize,
     /// How often a node says that it lives. 1 s: five chances before it is lost.
     pub beat_every: Span,
     /// How often the leader beats. Half a second, so that a lost last entry is noticed soon.
@@ -128,6 +131,7 @@ pub struct Config {
 impl Default for Config {
     fn default() -> Self {
         Config {
+            founders: 1,
             beat_every: Span::seconds(1),
             leader_beat_every: Span::millis(500),
             lost_after: Span::seconds(5),

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::app::App;
-use crate::id::{CommandId, Hash, Index, NodeId, ProposalId, Session};
+use crate::id::{Boot, CommandId, Hash, Index, NodeId, ProposalId, Session};
 use crate::time::Wall;
 
 /// All events of one command or one observation, or a change of the log's own affairs, in its place.
@@ -55,8 +55,9 @@ pub struct Opened {
 pub struct Founding {
     /// Drawn at random.
     pub id: u64,
-    /// The known nodes that it names, in order.
-    pub known: Vec<NodeId>,
+    /// The known nodes that it names, in order, each with the start under which it took part, if it did: a node that finds
+    /// itself named with another start has lost its disk since.
+    pub known: Vec<(NodeId, Option<Boot>)>,
 }
 
 /// One change of the known nodes.

@@ -15,7 +15,8 @@ use crate::time::{Span, Wall};
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(bound = "")]
 pub enum Message<A: App> {
-    /// Who I am and how far: on connection, at the opening of a session, and when asked.
+    /// Who I am and how far: on connection, at the opening of a session, and when asked. Elections are made of it: a node
+    /// without a leader asks all for theirs (do you hear one? if not, how far are you?), and its own is its candidacy.
     Hello {
         /// The sender's standing.
         standing: Standing,
@@ -124,23 +125,6 @@ pub enum Message<A: App> {
         items: Vec<(u64, Refused<A>)>,
     },
 
-    /// "Do you hear this leader?"
-    HearYou {
-        /// Its session.
-        session: Session,
-    },
-    /// The answer.
-    Hear {
-        /// The session asked about.
-        session: Session,
-        /// Whether it was heard within the time that counts.
-        heard: bool,
-    },
-    /// "I would lead", and the answer to it.
-    Candidacy {
-        /// The sender's standing.
-        standing: Standing,
-    },
     /// The sender confirmed the session, and that is on its disk.
     Confirm {
         /// The session.
@@ -158,8 +142,13 @@ pub enum Message<A: App> {
 
     /// A signal of one request, for the application.
     Transient(A::Transient),
-    /// "I do not work with you", and why.
-    Reject(Reject),
+    /// "I do not work with this start of you", and why.
+    Reject {
+        /// Which start of the receiver.
+        boot: Boot,
+        /// Why.
+        reject: Reject,
+    },
 }
 
 /// Who a node is and how far it stands: what elections and merging decide by.
@@ -212,6 +201,8 @@ pub struct Lead {
     pub hash: Hash,
     /// Its wall clock.
     pub wall: Wall,
+    /// One past the last entry that every known node has stored: what lies below is needed by none of them.
+    pub all: Index,
     /// Whose beats it heard lately.
     pub heard: Vec<NodeId>,
     /// What clients may be told.

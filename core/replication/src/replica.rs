@@ -151,7 +151,7 @@ impl<A: App> Replica<A> {
                 self.lineage.open(*session);
                 if let Some(Founding { id, known }) = founding {
                     self.founding = Some(*id);
-                    self.known = known.iter().copied().collect();
+                    self.known = known.iter().map(|(node, _)| *node).collect();
                     self.changed = None;
                 }
             }

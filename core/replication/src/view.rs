@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
+use crate::app::App;
 use crate::id::{Index, NodeId, Session};
-use crate::io::Role;
+use crate::io::{Outcome, Role};
 use crate::lineage::{Lineage, Position};
 use crate::message::DoneMark;
 use crate::time::Span;
@@ -43,6 +44,8 @@ pub struct View {
     pub not_ready: Option<String>,
     /// Catch-up under way.
     pub catch_up: Option<CatchUp>,
+    /// Catch-ups that ended, oldest first: the newest few.
+    pub catch_ups: Vec<FinishedCatchUp>,
     /// The founding and the number of nodes it knows.
     pub founding: Option<(u64, u32)>,
     /// The known nodes and all others that were heard.
@@ -66,6 +69,19 @@ pub struct CatchUp {
     pub bytes_of: u64,
     /// Entries between here and the head.
     pub entries_behind: u64,
+}
+
+/// A catch-up that ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct FinishedCatchUp {
+    /// By which way.
+    pub path: CatchUpPath,
+    /// From the first request until all that the leader's log held then was applied.
+    pub requested_to_applied: Span,
+    /// Bytes of the snapshot.
+    pub snapshot_bytes: u64,
+    /// Entries that came by the log.
+    pub tail_entries: u64,
 }
 
 /// The ways to catch up.
@@ -108,6 +124,15 @@ macro_rules! counters {
         pub struct Counters { $($(#[doc = $doc])+ pub $name: u64,)+ }
 
         impl Counters {
+            /// Counts what became of a client's command.
+            pub(crate) fn count<A: App>(&mut self, outcome: &Outcome<A>) {
+                match outcome {
+                    Outcome::Done { .. } => self.commands_done += 1,
+                    Outcome::Refused(_) | Outcome::NotTaken(_) => self.commands_refused += 1,
+                    Outcome::Unknown(_) => self.commands_unknown += 1,
+                }
+            }
+
             /// Name, meaning and value of each.
             pub fn all(&self) -> Vec<(&'static str, &'static str, u64)> {
                 vec![$((stringify!($name), concat!($($doc),+).trim_ascii(), self.$name),)+]

@@ -57,12 +57,9 @@ pub fn topic<A: App>(message: &Message<A>) -> &'static str {
         Message::Hello { .. }
         | Message::Lead(_)
         | Message::Reach { .. }
-        | Message::HearYou { .. }
-        | Message::Hear { .. }
-        | Message::Candidacy { .. }
         | Message::Confirm { .. }
         | Message::HandOver { .. }
-        | Message::Reject(_) => "election_messages",
+        | Message::Reject { .. } => "election_messages",
         Message::Replay { .. }
         | Message::Credit { .. }
         | Message::LogBegins { .. }

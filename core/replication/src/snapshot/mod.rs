@@ -1,7 +1,10 @@
 //! Snapshots: a state as bytes, its manifest, and back. Who fetches and who serves lives in the files beside.
 
 pub mod fetch;
+pub mod periodic;
 pub mod serve;
+#[cfg(test)]
+mod tests;
 
 use std::io::Read as _;
 

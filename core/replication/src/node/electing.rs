@@ -1,0 +1,452 @@
+//! Finding a leader: asking all for their standing, judging who should lead, opening a session. Raft's argument where more
+//! than half of the known nodes take part; where fewer do the cluster works on, unbacked.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::leading::Leading;
+use super::{Node, Part, Turn};
+use crate::app::App;
+use crate::entry::{Body, Founding, Opened};
+use crate::id::{NodeId, Session};
+use crate::io::{Notice, Output};
+use crate::message::{Message, Reject, Standing};
+use crate::time::{Moment, Span};
+
+/// A search for a leader.
+#[derive(Clone, Debug)]
+pub(super) struct Seeking {
+    since: Moment,
+    /// Standings of those who hear no leader either: candidacies.
+    answers: BTreeMap<NodeId, Standing>,
+    /// Who hears which leader.
+    hears: BTreeMap<NodeId, Session>,
+    /// The best candidate is another: until when it may open its session.
+    yielding_until: Option<Moment>,
+    /// Whether all were asked.
+    asked: bool,
+}
+
+/// Who answered a damaged node since its start, and what must be held for it to be whole again.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Healing {
+    answers: BTreeMap<NodeId, Standing>,
+}
+
+impl Seeking {
+    pub(super) fn begin(now: Moment) -> Self {
+        Seeking { since: now, answers: BTreeMap::new(), hears: BTreeMap::new(), yielding_until: None, asked: false }
+    }
+
+    pub(super) fn forget(&mut self, peer: NodeId) {
+        self.answers.remove(&peer);
+        self.hears.remove(&peer);
+    }
+}
+
+/// Whether the first node should lead rather than the second. Of two foundings the one with more known nodes; within one the
+/// higher position, then who led more sessions, then the higher id.
+pub(super) fn outranks(one: (NodeId, &Standing), other: (NodeId, &Standing)) -> bool {
+    let ((id, standing), (other_id, other)) = (one, other);
+    let whole = |standing: &Standing| (!standing.damaged, standing.founding.is_some());
+    if whole(standing) != whole(other) {
+        return whole(standing) > whole(other);
+    }
+    match (standing.founding, other.founding) {
+        (Some((founding, known)), Some((other_founding, other_known))) if founding != other_founding => {
+            (known, standing.position(), founding) > (other_known, other.position(), other_founding)
+        }
+        _ => (standing.position(), standing.seniority, id) > (other.position(), other.seniority, other_id),
+    }
+}
+
+impl<A: App> Node<A> {
+    /// No leader is heard: ask all who connect, and count what they say.
+    pub(super) fn enter_seeking(&mut self, t: &mut Turn<'_, A>) {
+        if !matches!(self.part, Part::Seeking(_)) {
+            self.counters.campaigns += 1;
+            self.part = Part::Seeking(Seeking::begin(t.at()));
+            t.put(Output::Role(self.role()));
+        } else {
+            self.part = Part::Seeking(Seeking::begin(t.at()));
+        }
+        self.gap.reset();
+        self.outbox.new_leader();
+    }
+
+    /// A member says how far it stands.
+    pub(super) fn hello(&mut self, t: &mut Turn<'_, A>, from: NodeId, standing: Standing, answer: bool) {
+        if !self.admit(t, from, &standing) {
+            return;
+        }
+        self.clock = self.clock.max(standing.clock).max(standing.confirmed.map_or(0, |session| session.clock));
+        if let Some(peer) = self.peers.entry(from, self.config.nodes) {
+            peer.schema = Some(standing.schema);
+            peer.standing = Some(standing.clone());
+            peer.heard = Some(t.at());
+        }
+        if self.kept.damaged {
+            self.healing.answers.insert(from, standing.clone());
+        }
+        if answer {
+            let standing = self.standing(t.at());
+            t.send(from, Message::Hello { standing, answer: false });
+        }
+        match standing.session {
+            Some(session) if session.leader == from => self.consider(t, session, standing),
+            Some(session) => self.follows_another(t, from, session, standing),
+            None => self.candidacy(t, from, standing),
+        }
+    }
+
+    /// Whether this is the start of that node which speaks for it, and its claims are possible.
+    fn admit(&mut self, t: &mut Turn<'_, A>, from: NodeId, standing: &Standing) -> bool {
+        let limit = self.config.nodes;
+        let Some(peer) = self.peers.entry(from, limit) else {
+            self.counters.requests_limited += 1;
+            return false;
+        };
+        if let Err(reject) = peer.admit(standing.boot) {
+            self.counters.rejected_origin += 1;
+            t.send(from, Message::Reject { boot: standing.boot, reject });
+            if reject == Reject::SameIdentity {
+                t.put(Output::Notice(Notice::SameIdentity(from)));
+            }
+            return false;
+        }
+        let highest = self.clock.max(self.kept.clock).saturating_add(self.config.clock_step_at_most);
+        let claimed = standing.clock.max(standing.confirmed.map_or(0, |session| session.clock));
+        let claimed = claimed.max(standing.session.map_or(0, |session| session.clock));
+        if claimed > highest || !standing.lineage.is_sound() {
+            self.counters.rejected_origin += 1;
+            return false;
+        }
+        true
+    }
+
+    /// A node that hears no leader: its standing is its candidacy, whenever it comes.
+    fn candidacy(&mut self, t: &mut Turn<'_, A>, from: NodeId, standing: Standing) {
+        match &mut self.part {
+            Part::Seeking(seeking) => {
+                seeking.hears.remove(&from);
+                seeking.answers.insert(from, standing);
+            }
+            Part::Following(following) => {
+                if !following.hears(t.at(), &self.peers, &self.config) {
+                    self.enter_seeking(t);
+                    if let Part::Seeking(seeking) = &mut self.part {
+                        seeking.answers.insert(from, standing);
+                    }
+                }
+            }
+            Part::Leading(leading) => {
+                let session = leading.session;
+                if !leading.ready {
+                    return;
+                }
+                let mine = self.standing(t.at());
+                let contained = mine.lineage.contains(&standing.lineage) || standing.founding.is_none();
+                if !contained && outranks((from, &standing), (self.me, &mine)) {
+                    self.enter_seeking(t);
+                    if let Part::Seeking(seeking) = &mut self.part {
+                        seeking.answers.insert(from, standing);
+                    }
+                } else if !standing.damaged && must_open_above(session, &standing) {
+                    self.open(t, None);
+                } else {
+                    t.send(from, Message::Hello { standing: mine, answer: false });
+                }
+            }
+        }
+    }
+
+    /// A node that hears another leader than the sender itself.
+    fn follows_another(&mut self, t: &mut Turn<'_, A>, from: NodeId, session: Session, standing: Standing) {
+        let asks = match &mut self.part {
+            Part::Seeking(seeking) if session.leader == self.me => {
+                // It followed this node, which leads no more.
+                seeking.answers.insert(from, standing);
+                false
+            }
+            Part::Seeking(seeking) => {
+                seeking.answers.remove(&from);
+                seeking.hears.insert(from, session);
+                true
+            }
+            Part::Following(_) => false,
+            Part::Leading(leading) => session != leading.session && session.leader != self.me,
+        };
+        if asks {
+            self.ask(t, session.leader);
+        }
+    }
+
+    /// Asks a node for its standing, but not more often than makes sense.
+    pub(super) fn ask(&mut self, t: &mut Turn<'_, A>, node: NodeId) {
+        const SELDOM: Span = Span::millis(50);
+        let now = t.at();
+        let Some(peer) = self.peers.entry(node, self.config.nodes) else { return };
+        if peer.asked.is_some_and(|asked| now.since(asked) < SELDOM) {
+            return;
+        }
+        peer.asked = Some(now);
+        let standing = self.standing(now);
+        t.send(node, Message::Hello { standing, answer: true });
+    }
+
+    /// Judges a leader: follow it, yield to it, tell it of a newer session, or contest it.
+    pub(super) fn consider(&mut self, t: &mut Turn<'_, A>, session: Session, standing: Standing) {
+        let leader = session.leader;
+        if self.disk.rewinding || self.session() == Some(session) {
+            if let Part::Following(following) = &mut self.part {
+                following.head_next = following.head_next.max(standing.lineage.next);
+            }
+            return;
+        }
+        let mine = self.standing(t.at());
+        let newest = self.kept.confirmed.max(self.session());
+        let theirs = standing.lineage.open_ended();
+        let foreign = matches!((mine.founding, standing.founding), (Some(mine), Some(theirs)) if mine.0 != theirs.0);
+        let contained = !foreign && theirs.contains(&mine.lineage);
+        if foreign || !contained {
+            let we_lead_on = outranks((self.me, &mine), (leader, &standing));
+            if foreign {
+                t.put(Output::Notice(Notice::OtherFounding { peer: leader, we_yield: !we_lead_on }));
+            }
+            if we_lead_on {
+                t.send(leader, Message::Hello { standing: mine, answer: false });
+                if newest < Some(session) && !foreign && !self.hears_leader(t.at()) {
+                    self.contest(t);
+                } else if let Part::Leading(leading) = &self.part
+                    && leading.session < session
+                {
+                    self.open(t, None);
+                }
+            } else {
+                let to = if foreign { crate::Index(0) } else { theirs.common(&mine.lineage) };
+                self.rewind(t, to, session);
+            }
+        } else if newest > Some(session) {
+            // It must open a session above the one that this node confirmed.
+            t.send(leader, Message::Hello { standing: Standing { session: None, ..mine }, answer: false });
+        } else {
+            self.follow(t, session, standing);
+        }
+    }
+
+    /// Contests a leader whose log lacks what this node holds.
+    fn contest(&mut self, t: &mut Turn<'_, A>) {
+        if !matches!(self.part, Part::Seeking(_)) {
+            self.enter_seeking(t);
+        }
+    }
+
+    fn hears_leader(&self, now: Moment) -> bool {
+        match &self.part {
+            Part::Seeking(_) => false,
+            Part::Following(following) => following.hears(now, &self.peers, &self.config),
+            Part::Leading(leading) => leading.ready,
+        }
+    }
+
+    /// Asks those who were not asked yet, and judges whether the answers suffice.
+    pub(super) fn seek(&mut self, t: &mut Turn<'_, A>) {
+        if self.disk.rewinding || self.leaving.is_some() || self.stuck.is_some() {
+            return;
+        }
+        let Part::Seeking(seeking) = &mut self.part else { return };
+        if !seeking.asked {
+            seeking.asked = true;
+            let standing = self.standing(t.at());
+            t.broadcast(Message::Hello { standing, answer: true });
+        }
+        let Part::Seeking(seeking) = &self.part else { return };
+        if let Some(until) = seeking.yielding_until {
+            if t.at() >= until {
+                self.part = Part::Seeking(Seeking::begin(t.at()));
+                self.seek(t);
+            }
+            return;
+        }
+        let complete =
+            seeking.hears.is_empty() && self.peers.connected().all(|peer| seeking.answers.contains_key(&peer));
+        let over = t.at() >= seeking.since + self.patience(seeking);
+        if !over && !(complete && self.suffice(seeking)) {
+            return;
+        }
+        let restart = if !seeking.hears.is_empty() || (self.replica.next().0 == 0 && !self.may_found(seeking)) {
+            if seeking.hears.is_empty() {
+                t.put(Output::Notice(Notice::WaitingForPeers));
+            }
+            true
+        } else {
+            false
+        };
+        if restart {
+            self.part = Part::Seeking(Seeking::begin(t.at()));
+            self.seek(t);
+            return;
+        }
+        self.elect(t);
+    }
+
+    /// How long answers are waited for: half a second when most are connected, else long enough for them to come back.
+    fn patience(&self, seeking: &Seeking) -> Span {
+        if !seeking.hears.is_empty() {
+            return self.config.campaign_for;
+        }
+        let known = self.replica.known();
+        let short = if self.replica.next().0 == 0 {
+            self.config.founders == 1
+        } else {
+            let reached = known.iter().filter(|node| **node == self.me || self.peers.is_connected(**node)).count();
+            reached * 2 > known.len()
+        };
+        if short { self.config.campaign_for } else { self.config.campaign_for_minority }
+    }
+
+    /// Whether, all connected nodes having answered, nobody need be waited for.
+    fn suffice(&self, seeking: &Seeking) -> bool {
+        if self.replica.next().0 == 0 {
+            return self.config.founders > 1 && seeking.answers.len() + 1 >= self.config.founders;
+        }
+        let known = self.replica.known();
+        let answered = known.iter().filter(|node| **node == self.me || seeking.answers.contains_key(*node)).count();
+        answered * 2 > known.len()
+    }
+
+    /// Whether a node without any log may found a cluster with those who answered.
+    fn may_found(&self, seeking: &Seeking) -> bool {
+        let empty = seeking.answers.values().filter(|standing| standing.founding.is_none()).count();
+        empty == seeking.answers.len() && (empty + 1) * 2 > self.config.founders
+    }
+
+    pub(super) fn seek_due(&self, seeking: &Seeking) -> Option<Moment> {
+        if self.disk.rewinding || self.leaving.is_some() || self.stuck.is_some() {
+            return None;
+        }
+        if !seeking.asked {
+            return Some(seeking.since + Span(1));
+        }
+        Some(seeking.yielding_until.unwrap_or(seeking.since + self.patience(seeking)))
+    }
+
+    /// The best of those who answered leads.
+    fn elect(&mut self, t: &mut Turn<'_, A>) {
+        let mine = self.standing(t.at());
+        let Part::Seeking(seeking) = &mut self.part else { return };
+        let better = seeking.answers.iter().any(|(node, standing)| outranks((*node, standing), (self.me, &mine)));
+        if better || mine.damaged {
+            seeking.yielding_until = Some(t.at() + self.config.campaign_for.times(2));
+            if mine.damaged && !better {
+                t.put(Output::Notice(Notice::WaitingForPeers));
+            }
+            return;
+        }
+        let founding = mine.founding.is_none().then(|| {
+            let peers = seeking.answers.iter().map(|(node, standing)| (*node, Some(standing.boot)));
+            let known: BTreeMap<_, _> = peers.chain([(self.me, Some(self.boot))]).collect();
+            (self.rng.number(), known.into_iter().collect())
+        });
+        let founding = founding.map(|(id, known)| Founding { id, known });
+        self.open(t, founding);
+    }
+
+    /// Opens a session above every clock heard of, at the next index.
+    pub(super) fn open(&mut self, t: &mut Turn<'_, A>, founding: Option<Founding>) {
+        let clock = self.clock.max(self.kept.clock) + 1;
+        let session = Session { clock, leader: self.me, boot: self.boot };
+        self.clock = clock;
+        self.kept.clock = clock;
+        self.kept.confirmed = Some(session);
+        self.kept.led += 1;
+        self.fresh = false;
+        self.counters.sessions_opened += 1;
+        self.keep(t);
+        self.buffer.reset(self.replica.next());
+        self.gap.reset();
+        self.catching_up = super::CatchingUp::default();
+        self.outbox.new_leader();
+        let opened = self.replica.next();
+        self.part = Part::Leading(Box::new(Leading::begin(session, opened, self.me, self.boot, t.at())));
+        self.order(t, Body::Opened(Opened { session, founding })).expect("an opening is short");
+        t.put(Output::Role(self.role()));
+    }
+
+    /// The operator's last resort: a new founding of this node and those connected to it.
+    pub(super) fn lead_anyway(&mut self, t: &mut Turn<'_, A>) {
+        self.found_anew(t, None);
+    }
+
+    pub(super) fn found_anew(&mut self, t: &mut Turn<'_, A>, without: Option<NodeId>) {
+        if self.disk.rewinding || self.stuck.is_some() {
+            return;
+        }
+        self.kept.damaged = false;
+        let connected: BTreeSet<NodeId> = self.peers.connected().collect();
+        let known = connected.into_iter().chain([self.me]).filter(|node| Some(*node) != without);
+        let known: BTreeMap<NodeId, _> = known.map(|node| (node, None)).collect();
+        let id = self.rng.number();
+        self.open(t, Some(Founding { id, known: known.into_iter().collect() }));
+    }
+
+    /// A founding was applied: whether it names this very start of this node, or one whose disk is lost.
+    pub(super) fn recognise(&mut self, t: &mut Turn<'_, A>, founding: Option<&Founding>) {
+        let Some(founding) = founding else { return };
+        if !self.fresh {
+            return;
+        }
+        let named = founding.known.iter().find(|(node, _)| *node == self.me);
+        if named.is_some_and(|(_, boot)| *boot == Some(self.boot)) {
+            self.fresh = false;
+            self.confirm(t);
+        }
+    }
+
+    /// An empty node has caught up: if others know it, its disk was lost, and its word may not count yet.
+    pub(super) fn settle_in(&mut self, t: &mut Turn<'_, A>) {
+        if !self.fresh {
+            return;
+        }
+        self.fresh = false;
+        if self.replica.known().contains(&self.me) {
+            self.kept.damaged = true;
+            self.keep(t);
+            t.put(Output::Notice(Notice::Damaged));
+            self.broadcast_question(t);
+        } else {
+            self.confirm(t);
+        }
+    }
+
+    fn broadcast_question(&mut self, t: &mut Turn<'_, A>) {
+        let standing = self.standing(t.at());
+        t.broadcast(Message::Hello { standing, answer: true });
+    }
+
+    /// A damaged node is whole again when more than half of the known nodes, without it, answered this start, and it holds
+    /// all that the furthest of them held.
+    pub(super) fn heal(&mut self, t: &mut Turn<'_, A>) {
+        let Part::Following(following) = &self.part else { return };
+        if !self.kept.damaged || self.fresh {
+            return;
+        }
+        let known = self.replica.known();
+        let answers = || self.healing.answers.iter().filter(|(node, _)| known.contains(*node));
+        let clock = answers().map(|(_, standing)| standing.confirmed.map_or(0, |session| session.clock)).max();
+        let furthest = answers().map(|(_, standing)| standing.lineage.next).max();
+        let enough = answers().count() * 2 > known.len();
+        if enough && clock <= Some(following.session.clock) && furthest <= Some(self.disk.synced) {
+            self.kept.damaged = false;
+            self.kept.clock = self.kept.clock.max(clock.unwrap_or_default());
+            self.healing = Healing::default();
+            self.keep(t);
+            t.put(Output::Notice(Notice::Whole));
+            self.confirm(t);
+        }
+    }
+}
+
+/// Whether a leader of this session must open a newer one for that node to be able to follow.
+fn must_open_above(session: Session, standing: &Standing) -> bool {
+    standing.confirmed.is_some_and(|confirmed| confirmed != session && confirmed.clock >= session.clock)
+}

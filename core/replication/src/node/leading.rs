@@ -1,0 +1,476 @@
+//! Leading: ordering what is proposed, counting who holds it, beating, ticking.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use super::{Node, Part, Turn};
+use crate::app::{App, Liveness as Fate, Observed, Wish};
+use crate::entry::{Body, Decided, Entry, KnownChange};
+use crate::id::{Boot, Index, NodeId, Session};
+use crate::liveness::Liveness;
+use crate::message::{Beat, DoneMark, Lead, Message, Proposal, Propose, Refused};
+use crate::order::multi_source::{Inserted, MultiSourceBuffer};
+use crate::tally::Tally;
+use crate::time::{Moment, Span};
+
+/// Refusals remembered for each node, to be said again.
+const REFUSALS: usize = 1024;
+
+/// The leader's own part.
+#[derive(Clone, Debug)]
+pub(super) struct Leading<A: App> {
+    pub(super) session: Session,
+    /// Where the session begins.
+    pub(super) opened: Index,
+    /// Whether the opening is synced: until then nobody is told of the session.
+    pub(super) ready: bool,
+    /// The session's mark.
+    mark: Option<Index>,
+    pub(super) tally: Tally,
+    pub(super) liveness: Liveness,
+    pub(super) observed: Observed<A>,
+    intake: MultiSourceBuffer<Proposal<A>>,
+    /// What was refused of each node's newest generation.
+    refusals: BTreeMap<NodeId, VecDeque<(u64, u64, Refused<A>)>>,
+    pub(super) lead_due: Moment,
+    pub(super) done: Option<DoneMark>,
+    /// The last entry that each other node proposed and has not been told to be done.
+    untold: BTreeMap<NodeId, Index>,
+    /// Since when each known node is lost.
+    lost_since: BTreeMap<NodeId, Moment>,
+}
+
+impl<A: App> Leading<A> {
+    pub(super) fn begin(session: Session, opened: Index, me: NodeId, boot: Boot, now: Moment) -> Self {
+        let mut tally = Tally::default();
+        tally.confirmed(me, boot);
+        Leading {
+            session,
+            opened,
+            ready: false,
+            mark: None,
+            tally,
+            liveness: Liveness::default(),
+            observed: Observed { telemetry: BTreeMap::new(), schema: A::SCHEMA, wall: crate::Wall(0) },
+            intake: MultiSourceBuffer::default(),
+            refusals: BTreeMap::new(),
+            lead_due: now + Span::seconds(3600),
+            done: None,
+            untold: BTreeMap::new(),
+            lost_since: BTreeMap::new(),
+        }
+    }
+}
+
+impl<A: App> Node<A> {
+    /// The opening is synced: tell everybody, and begin.
+    pub(super) fn take_office(&mut self, t: &mut Turn<'_, A>) {
+        let peers: Vec<NodeId> = self.peers.connected().collect();
+        let known: Vec<NodeId> = self.replica.known().iter().copied().collect();
+        if let Part::Leading(leading) = &mut self.part {
+            leading.ready = true;
+            leading.lead_due = t.at();
+            leading.liveness.begin(t.at(), known.into_iter().filter(|node| *node != self.me), &self.config);
+            for peer in &peers {
+                leading.liveness.connected(t.at(), *peer, true);
+            }
+        }
+        let standing = self.standing(t.at());
+        t.broadcast(Message::Hello { standing, answer: false });
+        self.decide_fate(t, self.me, Fate::Heard);
+        let telemetry = self.telemetry.clone();
+        if let Part::Leading(leading) = &mut self.part {
+            leading.observed.telemetry.insert(self.me, telemetry);
+        }
+        // Nodes that beat before have no reason to say so again at once.
+        for peer in peers {
+            if let Part::Leading(leading) = &mut self.part {
+                leading.liveness.heard(t.at(), peer, Span::ZERO, &self.config);
+            }
+        }
+    }
+
+    /// One pass of the leader: what was proposed, who is alive, what is done, the beat.
+    pub(super) fn lead(&mut self, t: &mut Turn<'_, A>) {
+        let Part::Leading(leading) = &self.part else { return };
+        if !leading.ready {
+            return;
+        }
+        self.take_intake(t);
+        self.tick(t);
+        self.back(t);
+        self.change_known(t);
+        self.advance_done(t);
+        self.lead_beat(t);
+    }
+
+    /// Orders an entry: gives it the next index and applies it. An entry that is too long is refused.
+    pub(super) fn order(&mut self, t: &mut Turn<'_, A>, body: Body<A>) -> Result<Index, Refused<A>> {
+        let Part::Leading(leading) = &self.part else { return Err(Refused::Before) };
+        let index = self.replica.next();
+        let entry = Entry { index, stamp: self.replica.stamp().max(t.now.wall), body };
+        let record = entry.seal(leading.observed.schema);
+        if record.bytes.len() > self.config.entry_bytes {
+            return Err(Refused::TooLong { bytes: record.bytes.len() as u64, limit: self.config.entry_bytes as u64 });
+        }
+        self.replica.apply(&record, &entry).expect("the leader orders the next index");
+        self.buffer.fast_forward_to(self.replica.next());
+        self.counters.entries_ordered += 1;
+        self.applied(t, record, entry);
+        Ok(index)
+    }
+
+    /// A node's proposals, this one's own among them.
+    pub(super) fn propose_from(&mut self, t: &mut Turn<'_, A>, from: NodeId, propose: Propose<A>) {
+        let origin = self.replica.origin(from);
+        let Part::Leading(leading) = &mut self.part else { return };
+        if !leading.ready || self.leaving.is_some() || propose.generation < origin.generation {
+            return;
+        }
+        if propose.generation > origin.generation {
+            let body = Body::Generation { node: from, generation: propose.generation };
+            if self.order(t, body).is_ok()
+                && let Part::Leading(leading) = &mut self.part
+            {
+                leading.intake.expect(from, propose.generation, 1);
+                leading.refusals.remove(&from);
+            }
+            return;
+        }
+        leading.intake.expect(from, origin.generation, propose.floor.max(origin.n + 1));
+        let expected = leading.intake.expected(from).map_or(0, |(_, n)| n);
+        let again: Vec<u64> = propose.items.iter().map(|(n, _)| *n).filter(|n| *n < expected).collect();
+        for (n, proposal) in propose.items {
+            let bytes = postcard::experimental::serialized_size(&proposal).unwrap_or(usize::MAX / 2);
+            match leading.intake.insert(from, propose.generation, n, proposal, bytes, &self.config) {
+                Inserted::Kept { dropped } => self.counters.proposals_dropped += dropped,
+                Inserted::Dropped => self.counters.proposals_dropped += 1,
+                Inserted::Duplicate | Inserted::Stale | Inserted::Unexpected => {}
+            }
+        }
+        if again.is_empty() {
+            return;
+        }
+        // What is asked again was either ordered, which the log shows, or refused, which must be said again.
+        let remembered = leading.refusals.get(&from).into_iter().flatten();
+        let remembered = remembered.filter(|(generation, n, _)| *generation == propose.generation && again.contains(n));
+        let items: Vec<(u64, Refused<A>)> = remembered.map(|(_, n, refused)| (*n, refused.clone())).collect();
+        if !items.is_empty() {
+            self.send_refusals(t, from, propose.generation, items);
+        }
+    }
+
+    /// Decides the proposals that are next in their origins' orders.
+    fn take_intake(&mut self, t: &mut Turn<'_, A>) {
+        let origins: Vec<NodeId> = match &self.part {
+            Part::Leading(leading) => leading.intake.ready().collect(),
+            Part::Seeking(_) | Part::Following(_) => return,
+        };
+        for origin in origins {
+            let mut refusals = Vec::new();
+            let generation = self.replica.origin(origin).generation;
+            while self.disk.backlog() < self.config.outbox_bytes
+                && let Part::Leading(leading) = &mut self.part
+                && let Some((n, proposal)) = leading.intake.pop(origin)
+            {
+                let id = crate::id::ProposalId { node: origin, generation, n };
+                match self.decide(t, id, proposal) {
+                    Ok(index) => {
+                        if let Part::Leading(leading) = &mut self.part
+                            && origin != self.me
+                        {
+                            leading.untold.insert(origin, index);
+                        }
+                    }
+                    Err(refused) => refusals.push((n, refused)),
+                }
+            }
+            if refusals.is_empty() {
+                continue;
+            }
+            if let Part::Leading(leading) = &mut self.part {
+                let remembered = leading.refusals.entry(origin).or_default();
+                remembered.extend(refusals.iter().map(|(n, refused)| (generation, *n, refused.clone())));
+                while remembered.len() > REFUSALS {
+                    remembered.pop_front();
+                }
+            }
+            self.send_refusals(t, origin, generation, refusals);
+        }
+    }
+
+    fn send_refusals(&mut self, t: &mut Turn<'_, A>, to: NodeId, generation: u64, items: Vec<(u64, Refused<A>)>) {
+        if to == self.me {
+            let replies = self.outbox.refused(generation, items);
+            self.reply(t, replies);
+        } else {
+            t.send(to, Message::Refused { generation, items });
+        }
+    }
+
+    /// Decides one proposal and orders what came of it.
+    fn decide(
+        &mut self,
+        t: &mut Turn<'_, A>,
+        id: crate::id::ProposalId,
+        proposal: Proposal<A>,
+    ) -> Result<Index, Refused<A>> {
+        let (command, wish) = match proposal {
+            Proposal::Command(name, command) => {
+                if let Some(index) = name.and_then(|name| self.replica.command(name)) {
+                    return Err(Refused::DoneBefore(index));
+                }
+                (name, Wish::Command(command))
+            }
+            Proposal::Observation(observation) => (None, Wish::Observation(id.node, observation)),
+        };
+        let Part::Leading(leading) = &mut self.part else { return Err(Refused::Before) };
+        leading.observed.wall = t.now.wall;
+        let events = A::decide(self.replica.state(), &leading.observed, wish).map_err(Refused::Application)?;
+        if events.is_empty() {
+            return Err(Refused::Nothing(self.replica.next()));
+        }
+        self.order(t, Body::Decided(Decided { proposal: Some(id), command, events }))
+    }
+
+    /// Orders what the leader's own ears say of a node, if the application makes something of it.
+    fn decide_fate(&mut self, t: &mut Turn<'_, A>, node: NodeId, fate: Fate) {
+        let Part::Leading(leading) = &mut self.part else { return };
+        leading.observed.wall = t.now.wall;
+        let events = A::decide(self.replica.state(), &leading.observed, Wish::Liveness(node, fate));
+        if let Ok(events) = events
+            && !events.is_empty()
+        {
+            // Too long an entry is the application's defect; the node is judged again at the next occasion.
+            let _ = self.order(t, Body::Decided(Decided { proposal: None, command: None, events }));
+        }
+    }
+
+    fn tick(&mut self, t: &mut Turn<'_, A>) {
+        let Part::Leading(leading) = &mut self.part else { return };
+        let fates = leading.liveness.tick(t.at(), &self.config);
+        for (node, fate) in fates {
+            if let Part::Leading(leading) = &mut self.part {
+                match fate {
+                    Fate::Lost => {
+                        self.counters.nodes_lost += 1;
+                        leading.lost_since.entry(node).or_insert(t.at());
+                        leading.observed.telemetry.remove(&node);
+                    }
+                    Fate::Heard => {
+                        leading.lost_since.remove(&node);
+                    }
+                    Fate::Evicted => {}
+                }
+            }
+            self.decide_fate(t, node, fate);
+        }
+        if let Part::Leading(leading) = &self.part {
+            self.counters.self_doubts = self.counters.self_doubts.max(leading.liveness.doubts());
+        }
+    }
+
+    /// A node's beat.
+    pub(super) fn beat_from(&mut self, t: &mut Turn<'_, A>, from: NodeId, beat: Beat<A>) {
+        let Some(peer) = self.peers.entry(from, self.config.nodes) else {
+            self.counters.requests_limited += 1;
+            return;
+        };
+        if let Err(reject) = peer.admit(beat.boot) {
+            self.counters.rejected_origin += 1;
+            t.send(from, Message::Reject { boot: beat.boot, reject });
+            return;
+        }
+        peer.heard = Some(t.at());
+        peer.schema = Some(beat.schema);
+        if let Part::Leading(leading) = &mut self.part
+            && leading.ready
+        {
+            leading.liveness.heard(t.at(), from, beat.busy, &self.config);
+            leading.observed.telemetry.insert(from, beat.telemetry);
+            let known = self.replica.known();
+            let schemas =
+                self.peers.iter().filter(|(node, _)| known.contains(node)).filter_map(|(_, peer)| peer.schema);
+            leading.observed.schema = schemas.chain([A::SCHEMA]).min().unwrap_or(A::SCHEMA);
+        }
+    }
+
+    /// A node confirmed this session.
+    pub(super) fn confirm_from(&mut self, from: NodeId, session: Session, boot: Boot) {
+        if let Part::Leading(leading) = &mut self.part
+            && leading.session == session
+        {
+            leading.tally.confirmed(from, boot);
+        } else {
+            self.counters.stale_session += 1;
+        }
+    }
+
+    /// A node holds so much.
+    pub(super) fn stored_at(&mut self, from: NodeId, session: Session, boot: Boot, next: Index) {
+        let last = self.replica.next();
+        if let Part::Leading(leading) = &mut self.part
+            && leading.session == session
+            && next <= last
+            && leading.tally.stored(from, boot, next)
+        {
+            return;
+        }
+        self.counters.stale_session += 1;
+    }
+
+    /// Orders the session's mark when more than half of the known nodes confirmed it.
+    fn back(&mut self, t: &mut Turn<'_, A>) {
+        let Part::Leading(leading) = &self.part else { return };
+        let known = self.replica.known();
+        if leading.mark.is_none() && leading.tally.confirmations(known) * 2 > known.len() {
+            let mark = self.order(t, Body::Backed).ok();
+            if let Part::Leading(leading) = &mut self.part {
+                leading.mark = mark;
+            }
+        }
+    }
+
+    /// Whether the session's own mark is done by majority: what the known nodes' changes wait for.
+    fn is_settled(&self) -> bool {
+        let Part::Leading(leading) = &self.part else { return false };
+        leading.mark.is_some_and(|mark| leading.tally.majority(self.replica.known()) > mark)
+    }
+
+    /// Lets one more node become known, or forgets one that was lost for too long.
+    fn change_known(&mut self, t: &mut Turn<'_, A>) {
+        let Part::Leading(leading) = &self.part else { return };
+        let done = leading.done.map(|done| done.index);
+        let pending = self.replica.changed().is_some_and(|(index, _)| Some(index) > done);
+        if pending || !self.is_settled() {
+            return;
+        }
+        let known = self.replica.known();
+        let near = |next: Index| self.replica.next().since(next) <= self.config.caught_up_entries;
+        let joins = leading.liveness.live().find(|node| {
+            !known.contains(node)
+                && self.peers.is_connected(*node)
+                && !self.peers.is_damaged(*node)
+                && leading.tally.next(*node).is_some_and(near)
+                && known.len() < self.config.nodes
+        });
+        let gone = leading.lost_since.iter().find(|(node, since)| {
+            known.contains(*node) && t.at().since(**since) >= self.config.forget_after && known.len() > 1
+        });
+        let change = joins.map(KnownChange::Joined).or(gone.map(|(node, _)| KnownChange::Forgotten(*node)));
+        if let Some(change) = change {
+            let _ = self.order(t, Body::Known(change));
+        }
+    }
+
+    /// The operator forgets a node: by an entry where a majority can agree, else by a new founding without it.
+    pub(super) fn forget(&mut self, t: &mut Turn<'_, A>, node: NodeId) {
+        if node == self.me || !self.replica.known().contains(&node) {
+            return;
+        }
+        let Part::Leading(leading) = &mut self.part else { return };
+        leading.liveness.forget(node);
+        leading.tally.forget(node);
+        self.decide_fate(t, node, Fate::Lost);
+        self.decide_fate(t, node, Fate::Evicted);
+        if self.is_settled() {
+            let _ = self.order(t, Body::Known(KnownChange::Forgotten(node)));
+        } else {
+            self.found_anew(t, Some(node));
+        }
+    }
+
+    /// Moves the promise on as far as the tally allows, and tells those who wait for it.
+    fn advance_done(&mut self, t: &mut Turn<'_, A>) {
+        let known = self.replica.known();
+        let Part::Leading(leading) = &self.part else { return };
+        let change = self.replica.changed().filter(|(index, _)| leading.done.is_none_or(|done| *index > done.index));
+        let majority = leading.tally.majority_across(known, change.map(|(_, change)| change));
+        let by_majority = leading.mark.filter(|mark| majority > *mark).and(majority.previous());
+        let reached = known.iter().filter(|node| **node == self.me || self.is_reached(**node)).count();
+        let alone = if reached * 2 > known.len() { None } else { self.held_by_all_reached() };
+        let Some(index) = by_majority.max(alone) else { return };
+        if leading.done.is_some_and(|done| done.index >= index) {
+            return;
+        }
+        let held = leading.tally.holders(known, index) as u32;
+        let mark = DoneMark { session: leading.session, index, held, of: known.len() as u32 };
+        let replies = self.outbox.done(mark);
+        self.reply(t, replies);
+        let Part::Leading(leading) = &mut self.part else { return };
+        leading.done = Some(mark);
+        let told: Vec<NodeId> = leading.untold.keys().copied().collect();
+        for node in told {
+            t.send(node, Message::Done(mark));
+        }
+        leading.untold.retain(|_, last| *last > index);
+    }
+
+    /// Whether a known node can hold entries now, as far as its leader knows.
+    fn is_reached(&self, node: NodeId) -> bool {
+        let Part::Leading(leading) = &self.part else { return false };
+        self.peers.is_connected(node) && !self.peers.is_damaged(node) && !leading.liveness.is_lost(node)
+    }
+
+    /// The last entry that all who can be reached hold: the promise where most known nodes cannot.
+    fn held_by_all_reached(&self) -> Option<Index> {
+        let Part::Leading(leading) = &self.part else { return None };
+        let others = self.peers.connected().filter(|node| self.is_reached(*node));
+        let held = others.filter_map(|node| leading.tally.next(node)).chain(leading.tally.next(self.me));
+        held.min().and_then(Index::previous).filter(|index| *index >= leading.opened)
+    }
+
+    /// One past the last entry that all known nodes have, as far as this node knows.
+    pub(super) fn all_have(&self) -> Index {
+        match &self.part {
+            Part::Seeking(_) => Index(0),
+            Part::Following(following) => following.all,
+            Part::Leading(leading) => leading.tally.all(self.replica.known()),
+        }
+    }
+
+    /// The leader's beat: not while its disk stands still.
+    fn lead_beat(&mut self, t: &mut Turn<'_, A>) {
+        let Part::Leading(leading) = &mut self.part else { return };
+        if t.at() < leading.lead_due {
+            return;
+        }
+        leading.lead_due = t.at() + self.config.leader_beat_every;
+        let stalled = self.disk.appending.is_some_and(|(since, _)| t.at().since(since) >= self.config.stalled_after);
+        if stalled {
+            return;
+        }
+        let lead = Lead {
+            session: leading.session,
+            next: self.replica.next(),
+            hash: self.replica.hash(),
+            wall: t.now.wall,
+            all: leading.tally.all(self.replica.known()),
+            heard: leading.liveness.heard_within(t.at(), self.config.beat_every.times(3)),
+            done: leading.done,
+        };
+        t.broadcast(Message::Lead(lead));
+    }
+
+    /// This node's beat.
+    pub(super) fn beat_message(&self, now: Moment) -> Message<A> {
+        Message::Beat(Beat {
+            boot: self.boot,
+            schema: A::SCHEMA,
+            applied: self.replica.next(),
+            busy: self.busy_until.since(now),
+            telemetry: self.telemetry.clone(),
+        })
+    }
+
+    /// What a founding needs to know of itself.
+    pub(super) fn is_ready_leader(&self) -> bool {
+        matches!(&self.part, Part::Leading(leading) if leading.ready)
+    }
+}
+
+impl<A: App> Leading<A> {
+    /// Whether the session is backed.
+    pub(super) fn is_backed(&self) -> bool {
+        self.mark.is_some()
+    }
+}

@@ -1,0 +1,86 @@
+//! What this node asks the leader to order, and what its clients are told.
+
+use super::{Node, Part, Turn};
+use crate::app::App;
+use crate::id::{CommandId, Ticket};
+use crate::io::{NotTaken, Outcome};
+use crate::message::{Message, Refused};
+
+/// How many messages of proposals leave in one pass.
+const MESSAGES: usize = 16;
+
+impl<A: App> Node<A> {
+    /// A client's command. There will be one reply.
+    pub(super) fn command(&mut self, t: &mut Turn<'_, A>, ticket: Ticket, id: Option<CommandId>, command: A::Command) {
+        let taken = if self.leaving.is_some() {
+            Err(NotTaken::Leaving)
+        } else if self.replica.founding().is_none() || self.stuck.is_some() || self.is_far_behind() {
+            Err(NotTaken::NotReady)
+        } else if let Some(index) = id.and_then(|id| self.replica.command(id)) {
+            self.reply(t, vec![(ticket, Outcome::Refused(Refused::DoneBefore(index)))]);
+            return;
+        } else {
+            self.outbox.command(t.at(), ticket, id, command, &self.config)
+        };
+        if let Err(not_taken) = taken {
+            self.reply(t, vec![(ticket, Outcome::NotTaken(not_taken))]);
+        }
+    }
+
+    /// Something this node saw.
+    pub(super) fn observe(&mut self, observation: A::Observation) {
+        if !self.outbox.observe(observation, &self.config) {
+            self.counters.proposals_dropped += 1;
+        }
+    }
+
+    /// Sends what is new, or due again, to the leader. Only from a state that has caught up: what it shows of this node's
+    /// proposals decides what is still to be ordered.
+    pub(super) fn propose(&mut self, t: &mut Turn<'_, A>) {
+        let replies = self.outbox.expire(t.at(), self.config.reply_within);
+        self.reply(t, replies);
+        if self.leaving.is_some() || self.is_far_behind() || self.stuck.is_some() {
+            self.outbox.postpone(t.at(), &self.config);
+            return;
+        }
+        for _ in 0..MESSAGES {
+            let to = match &self.part {
+                Part::Seeking(_) => return,
+                Part::Following(following) => following.session.leader,
+                Part::Leading(leading) if leading.ready => self.me,
+                Part::Leading(_) => return,
+            };
+            let origin = self.replica.origin(self.me);
+            let repeated = &mut self.counters.proposals_repeated;
+            let Some(propose) = self.outbox.propose(t.at(), origin, &self.config, repeated) else { return };
+            if to == self.me {
+                self.propose_from(t, to, propose);
+            } else {
+                t.send(to, Message::Propose(propose));
+            }
+        }
+    }
+
+    /// Whether this node's state is too old to speak from.
+    pub(super) fn is_far_behind(&self) -> bool {
+        match &self.part {
+            Part::Seeking(_) | Part::Leading(_) => self.disk.rewinding,
+            Part::Following(_) => {
+                self.disk.rewinding
+                    || self.behind() > self.config.caught_up_entries && !self.is_near()
+                    || !matches!(self.catching_up.stage, super::catching_up::Stage::Idle)
+                        && self.behind() > self.config.caught_up_entries
+            }
+        }
+    }
+
+    /// Whether the last entry applied is at most so much older than the leader's clock.
+    fn is_near(&self) -> bool {
+        match &self.part {
+            Part::Following(following) => {
+                following.wall.0.saturating_sub(self.replica.stamp().0) <= self.config.caught_up_span.as_millis()
+            }
+            Part::Seeking(_) | Part::Leading(_) => true,
+        }
+    }
+}

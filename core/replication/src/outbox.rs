@@ -1,0 +1,302 @@
+//! A node's own proposals: numbered, sent again until the log or a refusal shows what became of them, and the clients that
+//! wait for them. Knows nothing of who the leader is.
+
+use std::collections::BTreeMap;
+
+use crate::app::App;
+use crate::config::Config;
+use crate::id::{CommandId, Index, ProposalId, Ticket};
+use crate::io::{NotTaken, Outcome, Unknown};
+use crate::message::{DoneMark, Proposal, Propose, Refused};
+use crate::replica::{Origin, Replica};
+use crate::time::{Moment, Span};
+
+#[derive(Clone, Debug)]
+pub(crate) struct Outbox<A: App> {
+    /// The generation proposals go under; 0 until one is chosen.
+    generation: u64,
+    /// Whether the log shows it: only then may proposals be sent, since what older ones left in the log is known.
+    open: bool,
+    /// Not in the log yet, by number. The numbers are provisional while the generation is not open.
+    items: BTreeMap<u64, Item<A>>,
+    bytes: usize,
+    next_n: u64,
+    /// All below were sent to the present leader.
+    unsent: u64,
+    resend_at: Option<Moment>,
+    /// In the log, but not done yet.
+    waiting: BTreeMap<Index, Client>,
+}
+
+#[derive(Clone, Debug)]
+struct Item<A: App> {
+    proposal: Proposal<A>,
+    bytes: usize,
+    client: Option<Client>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Client {
+    ticket: Ticket,
+    since: Moment,
+}
+
+/// Replies to give.
+pub(crate) type Replies<A> = Vec<(Ticket, Outcome<A>)>;
+
+/// What a proposal costs beside its own content.
+const ITEM_OVERHEAD: usize = 64;
+
+impl<A: App> Default for Outbox<A> {
+    fn default() -> Self {
+        Outbox {
+            generation: 0,
+            open: false,
+            items: BTreeMap::new(),
+            bytes: 0,
+            next_n: 1,
+            unsent: 1,
+            resend_at: None,
+            waiting: BTreeMap::new(),
+        }
+    }
+}
+
+impl<A: App> Outbox<A> {
+    pub(crate) fn len(&self) -> usize {
+        self.items.len() + self.waiting.len()
+    }
+
+    /// Takes a client's command in.
+    pub(crate) fn command(
+        &mut self,
+        now: Moment,
+        ticket: Ticket,
+        id: Option<CommandId>,
+        command: A::Command,
+        config: &Config,
+    ) -> Result<(), NotTaken> {
+        let client = Some(Client { ticket, since: now });
+        self.add(Proposal::Command(id, command), client, config).ok_or(NotTaken::Full)
+    }
+
+    /// Takes an observation in; a newer one replaces an older one that was not sent yet. False if there is no room.
+    pub(crate) fn observe(&mut self, observation: A::Observation, config: &Config) -> bool {
+        let key = A::key(&observation);
+        let same = |item: &Item<A>| matches!(&item.proposal, Proposal::Observation(old) if A::key(old) == key);
+        let from = if self.open { self.unsent } else { 0 };
+        if let Some((_, item)) = self.items.range_mut(from..).find(|(_, item)| same(item)) {
+            item.proposal = Proposal::Observation(observation);
+            return true;
+        }
+        self.add(Proposal::Observation(observation), None, config).is_some()
+    }
+
+    fn add(&mut self, proposal: Proposal<A>, client: Option<Client>, config: &Config) -> Option<()> {
+        let bytes = postcard::experimental::serialized_size(&proposal).unwrap_or(usize::MAX / 2) + ITEM_OVERHEAD;
+        if self.len() >= config.outbox_entries || self.bytes + bytes > config.outbox_bytes {
+            return None;
+        }
+        self.bytes += bytes;
+        self.items.insert(self.next_n, Item { proposal, bytes, client });
+        self.next_n += 1;
+        Some(())
+    }
+
+    fn remove(&mut self, n: u64) -> Option<Item<A>> {
+        let item = self.items.remove(&n)?;
+        self.bytes -= item.bytes;
+        Some(item)
+    }
+
+    /// What to send to the leader now, if anything. `repeated` counts what had been sent before.
+    pub(crate) fn propose(
+        &mut self,
+        now: Moment,
+        origin: Origin,
+        config: &Config,
+        repeated: &mut u64,
+    ) -> Option<Propose<A>> {
+        let due = self.resend_at.is_some_and(|at| at <= now);
+        if self.items.is_empty() {
+            self.resend_at = None;
+            return None;
+        }
+        if !self.open {
+            if self.generation != 0 && !due && self.resend_at.is_some() {
+                return None;
+            }
+            if self.generation <= origin.generation {
+                self.generation = origin.generation + 1;
+            }
+            self.resend_at = Some(now + config.propose_again);
+            return Some(Propose { generation: self.generation, floor: 1, items: Vec::new() });
+        }
+        let floor = self.items.keys().next().copied().unwrap_or(self.next_n);
+        if due {
+            *repeated += self.items.range(..self.unsent).count() as u64;
+            self.unsent = floor;
+        }
+        if self.unsent >= self.next_n {
+            return None;
+        }
+        let mut items = Vec::new();
+        let mut bytes = 0;
+        for (n, item) in self.items.range(self.unsent..) {
+            if bytes + item.bytes > config.batch_bytes && !items.is_empty() {
+                break;
+            }
+            bytes += item.bytes;
+            items.push((*n, item.proposal.clone()));
+        }
+        self.unsent = items.last().map_or(self.next_n, |(n, _)| n + 1);
+        self.resend_at = Some(now + config.propose_again);
+        Some(Propose { generation: self.generation, floor, items })
+    }
+
+    /// Nothing can be sent now: look again later, if there is anything to send.
+    pub(crate) fn postpone(&mut self, now: Moment, config: &Config) {
+        if self.resend_at.is_some_and(|at| at <= now) {
+            self.resend_at = Some(now + config.propose_again);
+        }
+    }
+
+    /// Another leader: it has seen none of this.
+    pub(crate) fn new_leader(&mut self) {
+        self.unsent = 0;
+        self.resend_at = None;
+    }
+
+    /// The log shows that this node took a generation.
+    pub(crate) fn generation_ordered(&mut self, generation: u64) {
+        if generation != self.generation {
+            // An older start's, or one that a lost branch cut off: choose a higher one.
+            self.open = false;
+            self.resend_at = None;
+            return;
+        }
+        self.open = true;
+        let items = std::mem::take(&mut self.items);
+        self.items = items.into_values().zip(1..).map(|(item, n)| (n, item)).collect();
+        self.next_n = self.items.len() as u64 + 1;
+        self.new_leader();
+    }
+
+    /// The log shows one of this node's proposals.
+    pub(crate) fn ordered(&mut self, id: ProposalId, index: Index) {
+        if id.generation != self.generation || !self.open {
+            return;
+        }
+        if let Some(client) = self.remove(id.n).and_then(|item| item.client) {
+            self.waiting.insert(index, client);
+        }
+    }
+
+    /// The leader refused some.
+    pub(crate) fn refused(&mut self, generation: u64, items: Vec<(u64, Refused<A>)>) -> Replies<A> {
+        if generation != self.generation || !self.open {
+            return Vec::new();
+        }
+        let reply = |(n, refused): (u64, Refused<A>)| {
+            let client = self.remove(n)?.client?;
+            Some((client.ticket, Outcome::Refused(refused)))
+        };
+        items.into_iter().filter_map(reply).collect()
+    }
+
+    /// The state was replaced: what it contains of this node's proposals can only be told by name.
+    pub(crate) fn skipped(&mut self, replica: &Replica<A>, origin: Origin) -> Replies<A> {
+        let mut replies = Vec::new();
+        if origin.generation != self.generation || self.generation == 0 {
+            self.open = false;
+            self.resend_at = None;
+            return replies;
+        }
+        if !self.open {
+            self.generation_ordered(origin.generation);
+            return replies;
+        }
+        let settled: Vec<u64> = self.items.range(..=origin.n).map(|(n, _)| *n).collect();
+        for n in settled {
+            let Some(item) = self.remove(n) else { continue };
+            let Some(client) = item.client else { continue };
+            let named = match item.proposal {
+                Proposal::Command(id, _) => id.and_then(|id| replica.command(id)),
+                Proposal::Observation(_) => None,
+            };
+            match named {
+                Some(index) => {
+                    self.waiting.insert(index, client);
+                }
+                None => replies.push((client.ticket, Outcome::Unknown(Unknown::Skipped))),
+            }
+        }
+        self.new_leader();
+        replies
+    }
+
+    /// The log was cut: what stood past the cut is set aside, and the next proposals need a new generation.
+    pub(crate) fn rewound(&mut self, to: Index) -> Replies<A> {
+        self.open = false;
+        self.generation = 0;
+        self.resend_at = None;
+        let gone = self.waiting.split_off(&to);
+        gone.into_values().map(|client| (client.ticket, Outcome::Unknown(Unknown::SetAside))).collect()
+    }
+
+    /// Clients may be told of everything up to this mark.
+    pub(crate) fn done(&mut self, mark: DoneMark) -> Replies<A> {
+        if self.waiting.first_key_value().is_none_or(|(index, _)| *index > mark.index) {
+            return Vec::new();
+        }
+        let rest = self.waiting.split_off(&mark.index.next());
+        let done = std::mem::replace(&mut self.waiting, rest);
+        let reply =
+            |(index, client): (Index, Client)| (client.ticket, Outcome::Done { index, held: mark.held, of: mark.of });
+        done.into_iter().map(reply).collect()
+    }
+
+    /// Whether a client waits for an entry that is in the log.
+    pub(crate) fn awaits_done(&self) -> bool {
+        !self.waiting.is_empty()
+    }
+
+    /// When the oldest client has waited too long, or something has to be sent again.
+    pub(crate) fn due(&self, config: &Config, led: bool) -> Option<Moment> {
+        let expiry = self.oldest().map(|since| since + config.reply_within);
+        let resend = if led { self.resend_at.filter(|_| !self.items.is_empty()) } else { None };
+        expiry.into_iter().chain(resend).min()
+    }
+
+    fn oldest(&self) -> Option<Moment> {
+        let proposed = self.items.values().find_map(|item| item.client).map(|client| client.since);
+        let ordered = self.waiting.values().next().map(|client| client.since);
+        proposed.into_iter().chain(ordered).min()
+    }
+
+    /// Tells those who have waited too long. Their proposals stay, and may still be done.
+    pub(crate) fn expire(&mut self, now: Moment, within: Span) -> Replies<A> {
+        if self.oldest().is_none_or(|since| since + within > now) {
+            return Vec::new();
+        }
+        self.unknown(|client| client.since + within <= now, Unknown::TimedOut)
+    }
+
+    /// Tells all who wait that this node stops.
+    pub(crate) fn stop(&mut self) -> Replies<A> {
+        self.unknown(|_| true, Unknown::Stopped)
+    }
+
+    fn unknown(&mut self, which: impl Fn(&Client) -> bool, why: Unknown) -> Replies<A> {
+        let proposed = self.items.values_mut().filter_map(|item| item.client.take_if(|client| which(client)));
+        let mut tickets: Vec<Ticket> = proposed.map(|client| client.ticket).collect();
+        self.waiting.retain(|_, client| {
+            let gone = which(client);
+            if gone {
+                tickets.push(client.ticket);
+            }
+            !gone
+        });
+        tickets.into_iter().map(|ticket| (ticket, Outcome::Unknown(why))).collect()
+    }
+}

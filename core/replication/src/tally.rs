@@ -1,0 +1,133 @@
+//! The leader's count of who confirmed its session and who holds what.
+
+use std::collections::BTreeMap;
+
+use imbl::OrdSet;
+
+use crate::entry::KnownChange;
+use crate::id::{Boot, Index, NodeId};
+
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Tally {
+    nodes: BTreeMap<NodeId, Held>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Held {
+    boot: Boot,
+    /// One past the last entry that it stored, while this session was the newest that it confirmed.
+    next: Index,
+}
+
+impl Tally {
+    /// A node confirmed the session under this start.
+    pub(crate) fn confirmed(&mut self, node: NodeId, boot: Boot) {
+        let held = self.nodes.entry(node).or_insert(Held { boot, next: Index(0) });
+        if boot > held.boot {
+            *held = Held { boot, next: Index(0) };
+        }
+    }
+
+    /// A node that confirmed holds everything below `next`. False if it did not confirm under this start.
+    pub(crate) fn stored(&mut self, node: NodeId, boot: Boot, next: Index) -> bool {
+        match self.nodes.get_mut(&node) {
+            Some(held) if held.boot == boot => {
+                held.next = held.next.max(next);
+                true
+            }
+            Some(_) | None => false,
+        }
+    }
+
+    pub(crate) fn has_confirmed(&self, node: NodeId) -> bool {
+        self.nodes.contains_key(&node)
+    }
+
+    /// One past the last entry that a node holds; none if it did not confirm.
+    pub(crate) fn next(&self, node: NodeId) -> Option<Index> {
+        self.nodes.get(&node).map(|held| held.next)
+    }
+
+    pub(crate) fn forget(&mut self, node: NodeId) {
+        self.nodes.remove(&node);
+    }
+
+    /// How many of the known nodes confirmed.
+    pub(crate) fn confirmations(&self, known: &OrdSet<NodeId>) -> usize {
+        known.iter().filter(|node| self.has_confirmed(**node)).count()
+    }
+
+    /// How many of the known nodes hold this entry.
+    pub(crate) fn holders(&self, known: &OrdSet<NodeId>, index: Index) -> usize {
+        known.iter().filter(|node| self.next(**node).is_some_and(|next| next > index)).count()
+    }
+
+    /// One past the last entry that more than half of the known nodes hold.
+    pub(crate) fn majority(&self, known: &OrdSet<NodeId>) -> Index {
+        let mut held: Vec<Index> = known.iter().map(|node| self.next(*node).unwrap_or_default()).collect();
+        held.sort_unstable_by(|one, other| other.cmp(one));
+        held.get(known.len() / 2).copied().unwrap_or_default()
+    }
+
+    /// The same, but while a change of the known nodes is under way, for the nodes before and after it.
+    pub(crate) fn majority_across(&self, known: &OrdSet<NodeId>, change: Option<KnownChange>) -> Index {
+        let after = self.majority(known);
+        let before = match change {
+            None => return after,
+            Some(KnownChange::Joined(node)) => self.majority(&known.without(&node)),
+            Some(KnownChange::Forgotten(node)) => self.majority(&known.update(node)),
+        };
+        after.min(before)
+    }
+
+    /// One past the last entry that every known node holds.
+    pub(crate) fn all(&self, known: &OrdSet<NodeId>) -> Index {
+        known.iter().map(|node| self.next(*node).unwrap_or_default()).min().unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn known(count: u8) -> OrdSet<NodeId> {
+        (1..=count).map(NodeId::example).collect()
+    }
+
+    fn tally(held: &[(u8, u64)]) -> Tally {
+        let mut tally = Tally::default();
+        for &(node, next) in held {
+            tally.confirmed(NodeId::example(node), Boot::default());
+            assert!(tally.stored(NodeId::example(node), Boot::default(), Index(next)));
+        }
+        tally
+    }
+
+    #[test]
+    fn a_majority_is_more_than_half_of_the_known() {
+        assert_eq!(tally(&[(1, 9)]).majority(&known(1)), Index(9));
+        assert_eq!(tally(&[(1, 9), (2, 5)]).majority(&known(2)), Index(5));
+        assert_eq!(tally(&[(1, 9), (2, 5)]).majority(&known(3)), Index(5));
+        assert_eq!(tally(&[(1, 9), (2, 5)]).majority(&known(4)), Index(0));
+        assert_eq!(tally(&[(1, 9), (2, 5), (7, 9)]).majority(&known(4)), Index(0), "a guest does not count");
+    }
+
+    #[test]
+    fn a_change_of_the_known_needs_both_majorities() {
+        let joined = Some(KnownChange::Joined(NodeId::example(4)));
+        assert_eq!(tally(&[(1, 9), (4, 9), (2, 3)]).majority_across(&known(4), joined), Index(3));
+        let forgotten = Some(KnownChange::Forgotten(NodeId::example(2)));
+        assert_eq!(tally(&[(1, 9)]).majority_across(&known(1), forgotten), Index(0));
+    }
+
+    #[test]
+    fn a_newer_start_begins_from_nothing() {
+        let mut tally = tally(&[(1, 9), (2, 9)]);
+        let restarted = Boot { starts: 2, nonce: 0 };
+        assert!(!tally.stored(NodeId::example(2), restarted, Index(4)));
+        tally.confirmed(NodeId::example(2), restarted);
+        assert_eq!(tally.majority(&known(2)), Index(0));
+        assert!(!tally.stored(NodeId::example(2), Boot::default(), Index(9)), "an older start's word is void");
+        assert_eq!((tally.holders(&known(2), Index(3)), tally.all(&known(2))), (1, Index(0)));
+    }
+}
