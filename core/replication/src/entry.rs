@@ -22,7 +22,7 @@ pub struct Entry<A: App> {
 
 /// What an entry holds.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(bound = "")]
+#[serde(bound = "", rename_all = "snake_case")]
 pub enum Body<A: App> {
     /// A session begins here.
     Opened(Opened),
@@ -62,6 +62,7 @@ pub struct Founding {
 
 /// One change of the known nodes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum KnownChange {
     /// A node joined.
     Joined(NodeId),

@@ -141,19 +141,12 @@ impl Lineage {
             && self.folded_below <= self.next
             && self.terms.len() <= KEPT_SESSIONS
             && self.terms.windows(2).all(rises)
-            && self.terms.last().is_none_or(|term| term.began < self.next)
+            && self.terms.last().map_or(self.next.0 == 0, |term| term.began < self.next)
     }
 
     /// This lineage with its last session still going on: what a leader's log is about to be.
     pub fn open_ended(&self) -> Lineage {
         Lineage { next: Index(u64::MAX), ..self.clone() }
-    }
-
-    /// Whether it can be a lineage at all: not too long, and its sessions in order.
-    pub fn is_sound(&self) -> bool {
-        let ordered = self.terms.windows(2).all(|two| two[0].began < two[1].began && two[0].session < two[1].session);
-        let ends = self.terms.last().map_or(self.next.0 == 0, |last| last.began < self.next);
-        self.terms.len() <= KEPT_SESSIONS && ordered && ends && self.next.0 < u64::MAX / 2
     }
 
     /// This lineage as it was when the log ended before `next`.

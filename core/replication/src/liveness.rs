@@ -168,10 +168,17 @@ impl Liveness {
         if self.doubt.is_some() {
             return changes;
         }
-        for node in self.overdue(now, regular, config) {
-            if let Some(record) = self.nodes.get_mut(&node) {
-                record.state = State::Lost(now);
-                changes.push((node, app::Liveness::Lost));
+        // With one node fewer alive, fewer need to agree on the next.
+        loop {
+            let overdue = self.overdue(now, regular, config);
+            if overdue.is_empty() {
+                break;
+            }
+            for node in overdue {
+                if let Some(record) = self.nodes.get_mut(&node) {
+                    record.state = State::Lost(now);
+                    changes.push((node, app::Liveness::Lost));
+                }
             }
         }
         for (node, record) in &mut self.nodes {
@@ -264,14 +271,17 @@ impl Liveness {
         Some(silent.max(agreed) + self.broken_after)
     }
 
-    /// Whether somebody is overdue, and with those who have just been lost, or soon will be, they are suspiciously many.
+    /// Whether somebody is overdue, and with those who soon will be they are suspiciously many.
     fn silent_together(&self, now: Moment, config: &Config) -> bool {
-        let silent_at = |node: &Node| node.silent_at(self.deaf_until, config);
-        let just_lost = |node: &Node| matches!(node.state, State::Lost(at) if now.since(at) < TOGETHER);
-        let counted = self.nodes.values().filter(|node| node.lives() || just_lost(node));
-        let together = counted.clone().filter(|node| just_lost(node) || silent_at(node) < now + TOGETHER).count();
-        let overdue = self.nodes.values().any(|node| node.lives() && silent_at(node) <= now);
-        overdue && together >= DOUBT_NODES && together * 100 > counted.count() * DOUBT_PERCENT
+        let silent_at =
+            self.nodes.values().filter(|node| node.lives()).map(|node| node.silent_at(self.deaf_until, config));
+        let (mut live, mut together, mut overdue) = (0, 0, false);
+        for at in silent_at {
+            live += 1;
+            together += usize::from(at < now + TOGETHER);
+            overdue |= at <= now;
+        }
+        overdue && together >= DOUBT_NODES && together * 100 > live * DOUBT_PERCENT
     }
 
     fn begin_doubt(&mut self, now: Moment) {

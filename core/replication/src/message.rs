@@ -47,9 +47,10 @@ pub enum Message<A: App> {
 
     /// Entries in their order: fresh ones, a repair, or a part of a replay.
     Entries(Entries),
-    /// What the sender holds safely of a session.
+    /// The sender confirmed a session, and this is what it holds of it: both are on its disk. Said again at each beat of
+    /// the leader, since it may be lost.
     Stored {
-        /// The session, the newest that the sender confirmed.
+        /// The session: the newest that the sender confirmed.
         session: Session,
         /// The sender's start.
         boot: Boot,
@@ -125,13 +126,6 @@ pub enum Message<A: App> {
         items: Vec<(u64, Refused<A>)>,
     },
 
-    /// The sender confirmed the session, and that is on its disk.
-    Confirm {
-        /// The session.
-        session: Session,
-        /// The sender's start.
-        boot: Boot,
-    },
     /// The leader goes, and asks the receiver to lead.
     HandOver {
         /// The session that ends.
@@ -195,7 +189,7 @@ pub struct Beat<A: App> {
 pub struct Lead {
     /// The session that it leads.
     pub session: Session,
-    /// One past the highest index that it has given out and synced.
+    /// One past the highest index that it has given out.
     pub next: Index,
     /// The running hash of the log up to there.
     pub hash: Hash,

@@ -13,19 +13,26 @@ use crate::time::{Moment, Span};
 
 #[derive(Clone, Debug)]
 pub(crate) struct Outbox<A: App> {
-    /// The generation proposals go under; 0 until one is chosen.
+    /// The generation that the items are numbered in; 0 until there was one.
     generation: u64,
-    /// Whether the log shows it: only then may proposals be sent, since what older ones left in the log is known.
+    /// Whether proposals may be sent in it. A start or a change of branch closes it: the next one is ordered first, and
+    /// when the log shows it, what older ones left in the log is known.
     open: bool,
-    /// Not in the log yet, by number. The numbers are provisional while the generation is not open.
+    /// The next generation, once it was asked for.
+    asked: Option<u64>,
+    /// The highest number of the generation that the log shows: what is below and not in the log was refused.
+    passed: u64,
+    /// Not in the log yet, by number.
     items: BTreeMap<u64, Item<A>>,
     bytes: usize,
     next_n: u64,
     /// All below were sent to the present leader.
     unsent: u64,
+    /// All below were sent to some leader, in this generation.
+    sent: u64,
     resend_at: Option<Moment>,
-    /// In the log, but not done yet.
-    waiting: BTreeMap<Index, Client>,
+    /// Whose entries are in the log, but not done yet.
+    waiting: BTreeMap<(Index, Ticket), Moment>,
 }
 
 #[derive(Clone, Debug)]
@@ -52,10 +59,13 @@ impl<A: App> Default for Outbox<A> {
         Outbox {
             generation: 0,
             open: false,
+            asked: None,
+            passed: 0,
             items: BTreeMap::new(),
             bytes: 0,
             next_n: 1,
             unsent: 1,
+            sent: 1,
             resend_at: None,
             waiting: BTreeMap::new(),
         }
@@ -123,14 +133,13 @@ impl<A: App> Outbox<A> {
             return None;
         }
         if !self.open {
-            if self.generation != 0 && !due && self.resend_at.is_some() {
+            if self.resend_at.is_some() && !due {
                 return None;
             }
-            if self.generation <= origin.generation {
-                self.generation = origin.generation + 1;
-            }
+            let next = origin.generation.max(self.generation) + 1;
+            let generation = *self.asked.insert(self.asked.map_or(next, |asked| asked.max(next)));
             self.resend_at = Some(now + config.propose_again);
-            return Some(Propose { generation: self.generation, floor: 1, items: Vec::new() });
+            return Some(Propose { generation, floor: 1, items: Vec::new() });
         }
         let floor = self.items.keys().next().copied().unwrap_or(self.next_n);
         if due {
@@ -150,6 +159,9 @@ impl<A: App> Outbox<A> {
             items.push((*n, item.proposal.clone()));
         }
         self.unsent = items.last().map_or(self.next_n, |(n, _)| n + 1);
+        if items.is_empty() {
+            return None;
+        }
         self.resend_at = Some(now + config.propose_again);
         Some(Propose { generation: self.generation, floor, items })
     }
@@ -163,97 +175,146 @@ impl<A: App> Outbox<A> {
 
     /// Another leader: it has seen none of this.
     pub(crate) fn new_leader(&mut self) {
+        self.sent = self.sent.max(self.unsent);
         self.unsent = 0;
         self.resend_at = None;
     }
 
     /// The log shows that this node took a generation.
-    pub(crate) fn generation_ordered(&mut self, generation: u64) {
-        if generation != self.generation {
-            // An older start's, or one that a lost branch cut off: choose a higher one.
-            self.open = false;
-            self.resend_at = None;
-            return;
+    pub(crate) fn generation_ordered(&mut self, generation: u64) -> Replies<A> {
+        if self.asked != Some(generation) {
+            // An older start's.
+            if generation > self.generation {
+                self.close();
+            }
+            return Vec::new();
         }
+        let replies = self.refuse_passed();
+        self.renumber(generation);
+        replies
+    }
+
+    /// What the log went past without showing it was refused, by a leader whose word was lost.
+    fn refuse_passed(&mut self) -> Replies<A> {
+        let clients = self.take_below(self.passed + 1).filter_map(|item| item.client);
+        clients.map(|client| (client.ticket, Outcome::Refused(Refused::Before))).collect()
+    }
+
+    /// Takes out the items whose number is lower.
+    fn take_below(&mut self, n: u64) -> impl Iterator<Item = Item<A>> + use<A> {
+        let kept = self.items.split_off(&n);
+        let taken = std::mem::replace(&mut self.items, kept);
+        self.bytes -= taken.values().map(|item| item.bytes).sum::<usize>();
+        taken.into_values()
+    }
+
+    fn renumber(&mut self, generation: u64) {
+        self.generation = generation;
         self.open = true;
+        self.asked = None;
+        self.passed = 0;
         let items = std::mem::take(&mut self.items);
         self.items = items.into_values().zip(1..).map(|(item, n)| (n, item)).collect();
         self.next_n = self.items.len() as u64 + 1;
-        self.new_leader();
+        self.unsent = 0;
+        self.sent = 0;
+        self.resend_at = None;
+    }
+
+    fn close(&mut self) {
+        self.open = false;
+        self.asked = None;
+        self.resend_at = None;
     }
 
     /// The log shows one of this node's proposals.
     pub(crate) fn ordered(&mut self, id: ProposalId, index: Index) {
-        if id.generation != self.generation || !self.open {
+        if id.generation != self.generation {
             return;
         }
+        self.passed = self.passed.max(id.n);
         if let Some(client) = self.remove(id.n).and_then(|item| item.client) {
-            self.waiting.insert(index, client);
+            self.waiting.insert((index, client.ticket), client.since);
         }
     }
 
-    /// The leader refused some.
+    /// A client asks for what was done before, at this index.
+    pub(crate) fn done_before(&mut self, now: Moment, ticket: Ticket, index: Index) {
+        self.waiting.insert((index, ticket), now);
+    }
+
+    /// The leader refused some. Who asked for what was done before is told so when that may be told.
     pub(crate) fn refused(&mut self, generation: u64, items: Vec<(u64, Refused<A>)>) -> Replies<A> {
-        if generation != self.generation || !self.open {
+        if generation != self.generation {
             return Vec::new();
         }
-        let reply = |(n, refused): (u64, Refused<A>)| {
-            let client = self.remove(n)?.client?;
-            Some((client.ticket, Outcome::Refused(refused)))
-        };
-        items.into_iter().filter_map(reply).collect()
+        let mut replies = Vec::new();
+        for (n, refused) in items {
+            let Some(client) = self.remove(n).and_then(|item| item.client) else { continue };
+            match refused {
+                Refused::DoneBefore(index) => self.done_before(client.since, client.ticket, index),
+                other => replies.push((client.ticket, Outcome::Refused(other))),
+            }
+        }
+        replies
     }
 
     /// The state was replaced: what it contains of this node's proposals can only be told by name.
     pub(crate) fn skipped(&mut self, replica: &Replica<A>, origin: Origin) -> Replies<A> {
+        if self.generation == 0 || origin.generation < self.generation {
+            return Vec::new();
+        }
+        let renewed = origin.generation > self.generation;
+        // A newer generation hides how far this one got: all that was ever sent may be in the log.
+        let settled = if renewed { self.sent.max(self.unsent).max(self.passed + 1) } else { origin.n + 1 };
+        let gone = self.take_below(settled);
+        self.passed = self.passed.max(settled - 1);
         let mut replies = Vec::new();
-        if origin.generation != self.generation || self.generation == 0 {
-            self.open = false;
-            self.resend_at = None;
-            return replies;
-        }
-        if !self.open {
-            self.generation_ordered(origin.generation);
-            return replies;
-        }
-        let settled: Vec<u64> = self.items.range(..=origin.n).map(|(n, _)| *n).collect();
-        for n in settled {
-            let Some(item) = self.remove(n) else { continue };
+        for item in gone {
             let Some(client) = item.client else { continue };
             let named = match item.proposal {
                 Proposal::Command(id, _) => id.and_then(|id| replica.command(id)),
                 Proposal::Observation(_) => None,
             };
             match named {
-                Some(index) => {
-                    self.waiting.insert(index, client);
-                }
+                Some(index) => self.done_before(client.since, client.ticket, index),
                 None => replies.push((client.ticket, Outcome::Unknown(Unknown::Skipped))),
             }
         }
-        self.new_leader();
+        if renewed && self.asked == Some(origin.generation) {
+            self.renumber(origin.generation);
+        } else if renewed {
+            self.close();
+        }
         replies
     }
 
-    /// The log was cut: what stood past the cut is set aside, and the next proposals need a new generation.
-    pub(crate) fn rewound(&mut self, to: Index) -> Replies<A> {
-        self.open = false;
-        self.generation = 0;
-        self.resend_at = None;
-        let gone = self.waiting.split_off(&to);
-        gone.into_values().map(|client| (client.ticket, Outcome::Unknown(Unknown::SetAside))).collect()
+    /// The log was cut: what stood past the cut is set aside, and the next proposals need a new generation. Until that is in
+    /// the log, the new branch may still show proposals of the present one.
+    pub(crate) fn rewound(&mut self, to: Index, origin: Origin) -> Replies<A> {
+        self.close();
+        self.passed = if origin.generation == self.generation { origin.n } else { 0 };
+        let gone = self.waiting.split_off(&(to, Ticket(0)));
+        gone.into_keys().map(|(_, ticket)| (ticket, Outcome::Unknown(Unknown::SetAside))).collect()
     }
 
     /// Clients may be told of everything up to this mark.
     pub(crate) fn done(&mut self, mark: DoneMark) -> Replies<A> {
-        if self.waiting.first_key_value().is_none_or(|(index, _)| *index > mark.index) {
+        if self.waiting.first_key_value().is_none_or(|((index, _), _)| *index > mark.index) {
             return Vec::new();
         }
-        let rest = self.waiting.split_off(&mark.index.next());
+        let rest = self.waiting.split_off(&(mark.index.next(), Ticket(0)));
         let done = std::mem::replace(&mut self.waiting, rest);
-        let reply =
-            |(index, client): (Index, Client)| (client.ticket, Outcome::Done { index, held: mark.held, of: mark.of });
-        done.into_iter().map(reply).collect()
+        let reply = |(index, ticket)| (ticket, Outcome::Done { index, held: mark.held, of: mark.of });
+        done.into_keys().map(reply).collect()
+    }
+
+    /// What the log went past was refused; if the leader's word on it is overdue, it was lost.
+    pub(crate) fn give_up_passed(&mut self, now: Moment) -> Replies<A> {
+        if !self.open || self.resend_at.is_none_or(|at| at > now) {
+            return Vec::new();
+        }
+        self.refuse_passed()
     }
 
     /// Whether a client waits for an entry that is in the log.
@@ -270,7 +331,7 @@ impl<A: App> Outbox<A> {
 
     fn oldest(&self) -> Option<Moment> {
         let proposed = self.items.values().find_map(|item| item.client).map(|client| client.since);
-        let ordered = self.waiting.values().next().map(|client| client.since);
+        let ordered = self.waiting.values().next().copied();
         proposed.into_iter().chain(ordered).min()
     }
 
@@ -290,10 +351,10 @@ impl<A: App> Outbox<A> {
     fn unknown(&mut self, which: impl Fn(&Client) -> bool, why: Unknown) -> Replies<A> {
         let proposed = self.items.values_mut().filter_map(|item| item.client.take_if(|client| which(client)));
         let mut tickets: Vec<Ticket> = proposed.map(|client| client.ticket).collect();
-        self.waiting.retain(|_, client| {
-            let gone = which(client);
+        self.waiting.retain(|(_, ticket), since| {
+            let gone = which(&Client { ticket: *ticket, since: *since });
             if gone {
-                tickets.push(client.ticket);
+                tickets.push(*ticket);
             }
             !gone
         });

@@ -14,6 +14,8 @@ pub(crate) struct Peers {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Peer {
     pub(crate) connected: bool,
+    /// Whether a connection broke since the known start spoke last.
+    pub(crate) gone: bool,
     pub(crate) heard: Option<Moment>,
     pub(crate) boot: Option<Boot>,
     /// The newest schema that it reads, once it said so.
@@ -56,16 +58,51 @@ impl Peers {
 
 impl Peer {
     /// Judges the start under which the peer speaks. A later one replaces what is known; an earlier one, and another of
-    /// the same number, is another machine with the same identity.
-    pub(crate) fn admit(&mut self, boot: Boot) -> Result<(), Reject> {
+    /// the same number, is another machine with the same identity. `wiped` says that it speaks from an empty store: its
+    /// starts began anew, and it may come back once the start that was known is gone.
+    pub(crate) fn admit(&mut self, boot: Boot, wiped: bool) -> Result<(), Reject> {
         match self.boot {
-            Some(known) if boot.starts < known.starts => Err(Reject::OldStart),
-            Some(known) if boot.starts == known.starts && boot.nonce != known.nonce => Err(Reject::SameIdentity),
-            Some(known) if boot == known => Ok(()),
-            Some(_) | None => {
-                *self = Peer { connected: self.connected, asked: self.asked, boot: Some(boot), ..Peer::default() };
-                Ok(())
+            Some(known) if boot == known => {
+                self.gone = false;
+                return Ok(());
             }
+            Some(known) if boot.starts > known.starts => {}
+            Some(_) if wiped && self.gone => {}
+            Some(known) if boot.starts == known.starts => return Err(Reject::SameIdentity),
+            Some(_) => return Err(Reject::OldStart),
+            None => {}
         }
+        *self = Peer { connected: self.connected, asked: self.asked, boot: Some(boot), ..Peer::default() };
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn boot(starts: u64, nonce: u64) -> Boot {
+        Boot { starts, nonce }
+    }
+
+    #[test]
+    fn a_later_start_replaces_an_earlier_one_and_no_other_does() {
+        let mut peer = Peer { connected: true, ..Peer::default() };
+        assert_eq!(peer.admit(boot(3, 1), false), Ok(()));
+        assert_eq!(peer.admit(boot(3, 1), false), Ok(()));
+        assert_eq!(peer.admit(boot(3, 2), false), Err(Reject::SameIdentity));
+        assert_eq!(peer.admit(boot(2, 1), false), Err(Reject::OldStart));
+        assert_eq!(peer.admit(boot(1, 9), true), Err(Reject::OldStart), "the start that is known is still there");
+        assert_eq!(peer.admit(boot(4, 9), false), Ok(()));
+        assert_eq!(peer.admit(boot(3, 1), false), Err(Reject::OldStart));
+    }
+
+    #[test]
+    fn a_wiped_node_may_come_back_once_its_old_start_is_gone() {
+        let mut peer = Peer::default();
+        assert_eq!(peer.admit(boot(3, 1), false), Ok(()));
+        peer.gone = true;
+        assert_eq!(peer.admit(boot(1, 7), false), Err(Reject::OldStart));
+        assert_eq!(peer.admit(boot(1, 7), true), Ok(()));
     }
 }

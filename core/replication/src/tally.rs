@@ -20,23 +20,16 @@ struct Held {
 }
 
 impl Tally {
-    /// A node confirmed the session under this start.
-    pub(crate) fn confirmed(&mut self, node: NodeId, boot: Boot) {
-        let held = self.nodes.entry(node).or_insert(Held { boot, next: Index(0) });
-        if boot > held.boot {
-            *held = Held { boot, next: Index(0) };
-        }
-    }
-
-    /// A node that confirmed holds everything below `next`. False if it did not confirm under this start.
+    /// A node confirmed, and holds everything below `next`. What it said under an older start is void: its disk may have
+    /// changed since. False if this is the older one.
     pub(crate) fn stored(&mut self, node: NodeId, boot: Boot, next: Index) -> bool {
-        match self.nodes.get_mut(&node) {
-            Some(held) if held.boot == boot => {
-                held.next = held.next.max(next);
-                true
-            }
-            Some(_) | None => false,
+        let held = self.nodes.entry(node).or_insert(Held { boot, next });
+        if boot < held.boot {
+            return false;
         }
+        let before = if boot == held.boot { held.next } else { Index(0) };
+        *held = Held { boot, next: before.max(next) };
+        true
     }
 
     pub(crate) fn has_confirmed(&self, node: NodeId) -> bool {
@@ -97,7 +90,6 @@ mod tests {
     fn tally(held: &[(u8, u64)]) -> Tally {
         let mut tally = Tally::default();
         for &(node, next) in held {
-            tally.confirmed(NodeId::example(node), Boot::default());
             assert!(tally.stored(NodeId::example(node), Boot::default(), Index(next)));
         }
         tally
@@ -124,8 +116,7 @@ mod tests {
     fn a_newer_start_begins_from_nothing() {
         let mut tally = tally(&[(1, 9), (2, 9)]);
         let restarted = Boot { starts: 2, nonce: 0 };
-        assert!(!tally.stored(NodeId::example(2), restarted, Index(4)));
-        tally.confirmed(NodeId::example(2), restarted);
+        assert!(tally.stored(NodeId::example(2), restarted, Index(0)));
         assert_eq!(tally.majority(&known(2)), Index(0));
         assert!(!tally.stored(NodeId::example(2), Boot::default(), Index(9)), "an older start's word is void");
         assert_eq!((tally.holders(&known(2), Index(3)), tally.all(&known(2))), (1, Index(0)));

@@ -227,6 +227,16 @@ fn many_that_fall_silent_together_make_the_leader_doubt_itself() {
 }
 
 #[test]
+fn the_first_of_many_is_doubted_too() {
+    let mut bench = Bench::new(4);
+    // At the tick of 16 s only the first one's time is over; the other two follow within a second.
+    bench.until(16_500, |n, now| now < [10_500, 11_500, 11_500, u64::MAX][usize::from(n) - 1]);
+    assert_eq!((bench.seen.len(), bench.liveness.doubts()), (0, 1));
+    bench.until(30_000, |_, _| true);
+    assert_eq!((bench.seen.len(), bench.liveness.doubts()), (0, 1));
+}
+
+#[test]
 fn a_doubt_that_beats_answer_ends_and_the_silent_are_lost() {
     let mut bench = Bench::new(9);
     bench.until(30_000, |n, _| n > 4);

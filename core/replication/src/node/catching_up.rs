@@ -143,10 +143,15 @@ impl<A: App> Node<A> {
         t.send(session.leader, Message::Replay { session, from, window });
     }
 
+    /// Whether there is a leader to catch up with, and a log to do it with.
+    pub(super) fn may_catch_up(&self) -> bool {
+        self.is_following() && !self.disk.rewinding && self.stuck.is_none()
+    }
+
     /// One pass: what is late is asked for again, what is done is ended.
     pub(super) fn catch_up(&mut self, t: &mut Turn<'_, A>) {
         let Part::Following(following) = &self.part else { return };
-        if self.disk.rewinding || self.stuck.is_some() {
+        if !self.may_catch_up() {
             return;
         }
         let hole = self.buffer.hole(following.head_next);

@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use super::{Node, Part, Turn};
 use crate::app::App;
-use crate::id::{Index, NodeId, Session, WorkId};
+use crate::id::{Hash, Index, NodeId, Session, WorkId};
 use crate::io::{Kept, Notice, Output, Stop, Work, WorkFailed, Worked};
 use crate::message::{Entries, EntriesKind, Message};
 use crate::snapshot::Snapshot;
@@ -22,6 +22,8 @@ pub(super) struct Disk {
     unwritten_bytes: usize,
     /// One past the last record that an append was asked for.
     pub(super) appended: Index,
+    /// The running hash of the log up to there.
+    pub(super) appended_hash: Hash,
     /// One past the last record that is synced.
     pub(super) synced: Index,
     /// The newest append under way: since when, and one past its last record.
@@ -88,11 +90,6 @@ impl Disk {
         self.unwritten.is_empty() && self.appending.is_none()
     }
 
-    /// Whether something that was to be kept is not on disk yet.
-    pub(super) fn pending_keep(&self) -> bool {
-        self.pending.values().any(|pending| matches!(pending, Pending::Keep(_)))
-    }
-
     /// A snapshot from elsewhere takes the log's place.
     pub(super) fn installed(&mut self, next: Index) {
         self.unwritten.clear();
@@ -140,6 +137,7 @@ impl<A: App> Node<A> {
         let until = first.plus(records.len() as u64);
         self.disk.unwritten_bytes = 0;
         self.disk.appended = until;
+        self.disk.appended_hash = self.replica.hash();
         self.disk.appending = Some((t.at(), until));
         if let Part::Leading(leading) = &self.part {
             for (first, records) in batches(first, &records, self.config.batch_entries, self.config.batch_bytes) {
@@ -172,7 +170,7 @@ impl<A: App> Node<A> {
             }
             (Pending::Rewind { to }, Ok(Worked::Rewound(restored, aside))) => {
                 self.restore(*restored);
-                let replies = self.outbox.rewound(to);
+                let replies = self.outbox.rewound(to, self.replica.origin(self.me));
                 self.reply(t, replies);
                 t.put(Output::Replaced { next: self.replica.next() });
                 if let Some(aside) = aside {
@@ -229,12 +227,13 @@ impl<A: App> Node<A> {
     /// More of the log is safe: say so to the leader, or count it.
     pub(super) fn is_synced(&mut self, t: &mut Turn<'_, A>) {
         self.heal(t);
+        self.save_if_synced(t);
         match &mut self.part {
             Part::Seeking(_) => {}
             Part::Following(following) => {
-                if following.confirmed {
-                    let (session, boot, next) = (following.session, self.boot, self.disk.synced);
-                    t.send(session.leader, Message::Stored { session, boot, next });
+                let (session, confirmed) = (following.session, following.confirmed);
+                if confirmed {
+                    self.say_stored(t, session);
                 }
                 self.give_credit(t);
             }

@@ -86,6 +86,7 @@ impl<A: App> Node<A> {
         }
         if self.kept.damaged {
             self.healing.answers.insert(from, standing.clone());
+            self.heal(t);
         }
         if answer {
             let standing = self.standing(t.at());
@@ -105,7 +106,7 @@ impl<A: App> Node<A> {
             self.counters.requests_limited += 1;
             return false;
         };
-        if let Err(reject) = peer.admit(standing.boot) {
+        if let Err(reject) = peer.admit(standing.boot, standing.founding.is_none()) {
             self.counters.rejected_origin += 1;
             t.send(from, Message::Reject { boot: standing.boot, reject });
             if reject == Reject::SameIdentity {
@@ -116,7 +117,7 @@ impl<A: App> Node<A> {
         let highest = self.clock.max(self.kept.clock).saturating_add(self.config.clock_step_at_most);
         let claimed = standing.clock.max(standing.confirmed.map_or(0, |session| session.clock));
         let claimed = claimed.max(standing.session.map_or(0, |session| session.clock));
-        if claimed > highest || !standing.lineage.is_sound() {
+        if claimed > highest || !standing.lineage.is_possible() {
             self.counters.rejected_origin += 1;
             return false;
         }
@@ -131,7 +132,7 @@ impl<A: App> Node<A> {
                 seeking.answers.insert(from, standing);
             }
             Part::Following(following) => {
-                if !following.hears(t.at(), &self.peers, &self.config) {
+                if !following.hears(t.at(), &self.config) {
                     self.enter_seeking(t);
                     if let Part::Seeking(seeking) = &mut self.part {
                         seeking.answers.insert(from, standing);
@@ -243,7 +244,7 @@ impl<A: App> Node<A> {
     fn hears_leader(&self, now: Moment) -> bool {
         match &self.part {
             Part::Seeking(_) => false,
-            Part::Following(following) => following.hears(now, &self.peers, &self.config),
+            Part::Following(following) => following.hears(now, &self.config),
             Part::Leading(leading) => leading.ready,
         }
     }
@@ -273,15 +274,10 @@ impl<A: App> Node<A> {
         if !over && !(complete && self.suffice(seeking)) {
             return;
         }
-        let restart = if !seeking.hears.is_empty() || (self.replica.next().0 == 0 && !self.may_found(seeking)) {
+        if !seeking.hears.is_empty() || !self.may_elect(seeking) {
             if seeking.hears.is_empty() {
                 t.put(Output::Notice(Notice::WaitingForPeers));
             }
-            true
-        } else {
-            false
-        };
-        if restart {
             self.part = Part::Seeking(Seeking::begin(t.at()));
             self.seek(t);
             return;
@@ -314,10 +310,16 @@ impl<A: App> Node<A> {
         answered * 2 > known.len()
     }
 
-    /// Whether a node without any log may found a cluster with those who answered.
-    fn may_found(&self, seeking: &Seeking) -> bool {
-        let empty = seeking.answers.values().filter(|standing| standing.founding.is_none()).count();
-        empty == seeking.answers.len() && (empty + 1) * 2 > self.config.founders
+    /// Whether those who answered may choose a leader: where there is a log, if one of its known nodes is here and whole;
+    /// where there is none, if enough are here to found a cluster.
+    fn may_elect(&self, seeking: &Seeking) -> bool {
+        if self.replica.next().0 == 0 {
+            let empty = seeking.answers.values().filter(|standing| standing.founding.is_none()).count();
+            return empty == seeking.answers.len() && (empty + 1) * 2 > self.config.founders;
+        }
+        let known = self.replica.known();
+        let whole = seeking.answers.iter().filter(|(_, standing)| !standing.damaged).map(|(node, _)| *node);
+        whole.chain((!self.kept.damaged).then_some(self.me)).any(|node| known.contains(&node))
     }
 
     pub(super) fn seek_due(&self, seeking: &Seeking) -> Option<Moment> {
@@ -355,7 +357,6 @@ impl<A: App> Node<A> {
     pub(super) fn open(&mut self, t: &mut Turn<'_, A>, founding: Option<Founding>) {
         let clock = self.clock.max(self.kept.clock) + 1;
         let session = Session { clock, leader: self.me, boot: self.boot };
-        self.clock = clock;
         self.kept.clock = clock;
         self.kept.confirmed = Some(session);
         self.kept.led += 1;

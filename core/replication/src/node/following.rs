@@ -11,7 +11,6 @@ use crate::io::{Kept, Notice, Output};
 use crate::lineage::Lineage;
 use crate::message::{DoneMark, Entries, EntriesKind, Lead, Message, Standing};
 use crate::order::buffer::Inserted;
-use crate::peers::Peers;
 use crate::replica::NotApplied;
 use crate::time::{Moment, Wall};
 
@@ -40,14 +39,19 @@ pub(super) struct Following {
     pub(super) done: Option<DoneMark>,
     /// One past the last entry that all known nodes have.
     pub(super) all: Index,
-    /// Whether the beats heard so far left this node out: it is not heard there.
-    pub(super) unheard: bool,
+    /// Since when the beats leave this node out: it is not heard there.
+    pub(super) unheard_since: Option<Moment>,
 }
 
 impl Following {
     /// Whether the leader counts as heard: a fresh beat.
-    pub(super) fn hears(&self, now: Moment, _peers: &Peers, config: &Config) -> bool {
+    pub(super) fn hears(&self, now: Moment, config: &Config) -> bool {
         now.since(self.heard) <= config.hears_within
+    }
+
+    /// Whether the leader has not heard this node for so long that it will count it as lost.
+    pub(super) fn is_unheard(&self, now: Moment, config: &Config) -> bool {
+        self.unheard_since.is_some_and(|since| now.since(since) >= config.beat_every.times(2))
     }
 }
 
@@ -68,7 +72,7 @@ impl<A: App> Node<A> {
             confirmed: false,
             done: None,
             all: Index(0),
-            unheard: false,
+            unheard_since: None,
         }));
         t.put(Output::Role(self.role()));
         self.buffer.reset(self.replica.next());
@@ -77,6 +81,10 @@ impl<A: App> Node<A> {
         self.serving.repairer.reset();
         self.confirm(t);
         self.catch_up_with(t);
+        let apart = self.replica.known().iter().filter(|node| **node != self.me && !self.peers.is_connected(**node));
+        for node in apart.copied().collect::<Vec<_>>() {
+            t.send(session.leader, Message::Reach { node, connected: false });
+        }
     }
 
     fn silence_from(&mut self, now: Moment) -> Moment {
@@ -84,8 +92,8 @@ impl<A: App> Node<A> {
         now + self.config.campaign_after + crate::Span(jitter)
     }
 
-    /// Confirms the session that this node follows, once, above every clock that it confirmed; a word that is on disk is
-    /// said again.
+    /// Confirms the session that this node follows, once, above every clock that it confirmed. What is on disk already is
+    /// said again, with how far its log goes.
     pub(super) fn confirm(&mut self, t: &mut Turn<'_, A>) {
         let Part::Following(following) = &self.part else { return };
         if self.fresh || self.kept.damaged {
@@ -94,10 +102,9 @@ impl<A: App> Node<A> {
         let session = following.session;
         match self.kept.confirmed {
             Some(confirmed) if confirmed == session => {
-                if self.disk.pending_keep() {
-                    return;
+                if self.on_disk == self.kept {
+                    self.say_stored(t, session);
                 }
-                self.say_confirmed(t, session);
             }
             Some(confirmed) if confirmed.clock >= session.clock => {
                 let standing = Standing { session: None, ..self.standing(t.at()) };
@@ -113,20 +120,21 @@ impl<A: App> Node<A> {
 
     /// What was kept is on disk.
     pub(super) fn is_kept(&mut self, t: &mut Turn<'_, A>, kept: Kept) {
+        self.on_disk = kept;
         if let Part::Following(following) = &self.part
             && kept.confirmed == Some(following.session)
             && !kept.damaged
         {
-            self.say_confirmed(t, following.session);
+            let session = following.session;
+            self.say_stored(t, session);
         }
     }
 
-    fn say_confirmed(&mut self, t: &mut Turn<'_, A>, session: Session) {
+    pub(super) fn say_stored(&mut self, t: &mut Turn<'_, A>, session: Session) {
         let (boot, next) = (self.boot, self.disk.synced);
         if let Part::Following(following) = &mut self.part {
             following.confirmed = true;
         }
-        t.send(session.leader, Message::Confirm { session, boot });
         t.send(session.leader, Message::Stored { session, boot, next });
     }
 
@@ -150,23 +158,21 @@ impl<A: App> Node<A> {
             return;
         }
         let silent_at = self.silence_from(t.at());
-        let missing = {
+        {
             let Part::Following(following) = &mut self.part else { return };
             following.heard = t.at();
             following.silent_at = silent_at;
             following.wall = lead.wall;
             following.head_next = following.head_next.max(lead.next);
             following.all = following.all.max(lead.all);
-            following.unheard = !lead.heard.contains(&self.me);
+            following.unheard_since =
+                if lead.heard.contains(&self.me) { None } else { following.unheard_since.or(Some(t.at())) };
             if following.anchors.len() == ANCHORS {
                 following.anchors.pop_front();
             }
             following.anchors.push_back((lead.next, lead.hash));
-            !following.confirmed
-        };
-        if missing {
-            self.confirm(t);
         }
+        self.confirm(t);
         if let Some(mark) = lead.done {
             self.done_from(t, from, mark);
         }
@@ -207,8 +213,12 @@ impl<A: App> Node<A> {
 
     /// Tells this node's clients, as far as its own state has come.
     pub(super) fn tell_done(&mut self, t: &mut Turn<'_, A>) {
-        let Part::Following(following) = &self.part else { return };
-        if let Some(mark) = following.done
+        let done = match &self.part {
+            Part::Seeking(_) => None,
+            Part::Following(following) => following.done,
+            Part::Leading(leading) => leading.done,
+        };
+        if let Some(mark) = done
             && self.outbox.awaits_done()
         {
             let replies = self.outbox.done(mark);
@@ -245,7 +255,6 @@ impl<A: App> Node<A> {
         for (bytes, offset) in entries.records.into_iter().zip(0..) {
             self.take_record(t, Record { index: entries.first.plus(offset), bytes });
         }
-        self.release(t);
         if kind == EntriesKind::Replay {
             self.replayed(t, from, bytes);
         }
@@ -254,7 +263,7 @@ impl<A: App> Node<A> {
         }
     }
 
-    /// One record: for the buffer, or had before.
+    /// One record: the next one is applied at once, a later one waits in the buffer, an earlier one was had before.
     fn take_record(&mut self, t: &mut Turn<'_, A>, record: Record) {
         let index = record.index;
         if record.bytes.len() > self.config.entry_bytes {
@@ -266,6 +275,13 @@ impl<A: App> Node<A> {
             if self.tail.get(index).is_some_and(|had| had.bytes != record.bytes) {
                 self.counters.conflicts += 1;
                 t.put(Output::Notice(Notice::Conflict(index)));
+            }
+            return;
+        }
+        if index == self.replica.next() {
+            if self.apply_next(t, record) {
+                self.buffer.fast_forward_to(self.replica.next());
+                self.release(t);
             }
             return;
         }
@@ -283,24 +299,31 @@ impl<A: App> Node<A> {
     /// Applies what is next, as far as it is here.
     pub(super) fn release(&mut self, t: &mut Turn<'_, A>) {
         while let Some(record) = self.buffer.pop() {
-            match self.replica.take(&record) {
-                Ok(entry) => self.applied(t, record, entry),
-                Err(NotApplied::Unreadable(unreadable)) => {
-                    let text = unreadable.to_string();
-                    let newer = matches!(unreadable, Unreadable::Newer { .. });
-                    self.stuck = Some(text.clone());
-                    t.put(Output::Notice(if newer {
-                        Notice::NeedsUpgrade(text)
-                    } else {
-                        Notice::Conflict(record.index)
-                    }));
-                    return;
-                }
-                Err(NotApplied::OutOfOrder { .. }) => {
-                    self.buffer.reset(self.replica.next());
-                    return;
-                }
+            if !self.apply_next(t, record) {
+                self.buffer.reset(self.replica.next());
+                return;
             }
+        }
+    }
+
+    /// Applies the next record. False if it cannot be read: then this node stops applying.
+    fn apply_next(&mut self, t: &mut Turn<'_, A>, record: Record) -> bool {
+        if self.stuck.is_some() {
+            return false;
+        }
+        match self.replica.take(&record) {
+            Ok(entry) => {
+                self.applied(t, record, entry);
+                true
+            }
+            Err(NotApplied::Unreadable(unreadable)) => {
+                let newer = matches!(unreadable, Unreadable::Newer { .. });
+                let text = unreadable.to_string();
+                self.stuck = Some(text.clone());
+                t.put(Output::Notice(if newer { Notice::NeedsUpgrade(text) } else { Notice::Conflict(record.index) }));
+                false
+            }
+            Err(NotApplied::OutOfOrder { .. }) => false,
         }
     }
 }

@@ -42,7 +42,7 @@ pub(super) struct Leading<A: App> {
 impl<A: App> Leading<A> {
     pub(super) fn begin(session: Session, opened: Index, me: NodeId, boot: Boot, now: Moment) -> Self {
         let mut tally = Tally::default();
-        tally.confirmed(me, boot);
+        tally.stored(me, boot, Index(0));
         Leading {
             session,
             opened,
@@ -70,8 +70,8 @@ impl<A: App> Node<A> {
             leading.ready = true;
             leading.lead_due = t.at();
             leading.liveness.begin(t.at(), known.into_iter().filter(|node| *node != self.me), &self.config);
-            for peer in &peers {
-                leading.liveness.connected(t.at(), *peer, true);
+            for node in self.replica.known().iter().filter(|node| !peers.contains(node)) {
+                leading.liveness.connected(t.at(), *node, false);
             }
         }
         let standing = self.standing(t.at());
@@ -106,6 +106,9 @@ impl<A: App> Node<A> {
     /// Orders an entry: gives it the next index and applies it. An entry that is too long is refused.
     pub(super) fn order(&mut self, t: &mut Turn<'_, A>, body: Body<A>) -> Result<Index, Refused<A>> {
         let Part::Leading(leading) = &self.part else { return Err(Refused::Before) };
+        if self.leaving.is_some() && leading.ready {
+            return Err(Refused::Before);
+        }
         let index = self.replica.next();
         let entry = Entry { index, stamp: self.replica.stamp().max(t.now.wall), body };
         let record = entry.seal(leading.observed.schema);
@@ -169,6 +172,7 @@ impl<A: App> Node<A> {
             let mut refusals = Vec::new();
             let generation = self.replica.origin(origin).generation;
             while self.disk.backlog() < self.config.outbox_bytes
+                && self.leaving.is_none()
                 && let Part::Leading(leading) = &mut self.part
                 && let Some((n, proposal)) = leading.intake.pop(origin)
             {
@@ -275,7 +279,7 @@ impl<A: App> Node<A> {
             self.counters.requests_limited += 1;
             return;
         };
-        if let Err(reject) = peer.admit(beat.boot) {
+        if let Err(reject) = peer.admit(beat.boot, beat.applied == Index(0)) {
             self.counters.rejected_origin += 1;
             t.send(from, Message::Reject { boot: beat.boot, reject });
             return;
@@ -294,18 +298,7 @@ impl<A: App> Node<A> {
         }
     }
 
-    /// A node confirmed this session.
-    pub(super) fn confirm_from(&mut self, from: NodeId, session: Session, boot: Boot) {
-        if let Part::Leading(leading) = &mut self.part
-            && leading.session == session
-        {
-            leading.tally.confirmed(from, boot);
-        } else {
-            self.counters.stale_session += 1;
-        }
-    }
-
-    /// A node holds so much.
+    /// A node confirmed the session and holds so much.
     pub(super) fn stored_at(&mut self, from: NodeId, session: Session, boot: Boot, next: Index) {
         let last = self.replica.next();
         if let Part::Leading(leading) = &mut self.part
@@ -393,6 +386,9 @@ impl<A: App> Node<A> {
             return;
         }
         let held = leading.tally.holders(known, index) as u32;
+        if held == 0 {
+            return;
+        }
         let mark = DoneMark { session: leading.session, index, held, of: known.len() as u32 };
         let replies = self.outbox.done(mark);
         self.reply(t, replies);
@@ -441,14 +437,18 @@ impl<A: App> Node<A> {
         }
         let lead = Lead {
             session: leading.session,
-            next: self.replica.next(),
-            hash: self.replica.hash(),
+            next: self.disk.appended,
+            hash: self.disk.appended_hash,
             wall: t.now.wall,
             all: leading.tally.all(self.replica.known()),
             heard: leading.liveness.heard_within(t.at(), self.config.beat_every.times(3)),
             done: leading.done,
         };
+        let quiet = leading.liveness.quiet(t.at(), &self.config);
         t.broadcast(Message::Lead(lead));
+        for node in quiet {
+            t.send(node, Message::Probe { n: 0 });
+        }
     }
 
     /// This node's beat.

@@ -1,5 +1,6 @@
 //! Going, or only handing over: the leader finishes what it took, names a successor who has it all, and lets go.
 
+use super::electing::Seeking;
 use super::{Node, Part, Turn};
 use crate::app::App;
 use crate::id::{Index, NodeId, Session};
@@ -31,7 +32,7 @@ impl Leaving {
 
 impl<A: App> Node<A> {
     pub(super) fn begin_leaving(&mut self, t: &mut Turn<'_, A>, stop: bool) {
-        if self.leaving.is_none() {
+        if self.leaving.is_none() && (stop || matches!(self.part, Part::Leading(_))) {
             self.leaving = Some(Leaving { stop, until: t.at() + AT_MOST, handed: None });
         }
     }
@@ -43,6 +44,9 @@ impl<A: App> Node<A> {
         if let Some(go_on) = leaving.handed {
             if t.at() >= go_on || !matches!(self.part, Part::Leading(_)) {
                 self.leaving = None;
+                if let Part::Seeking(seeking) = &mut self.part {
+                    *seeking = Seeking::begin(t.at());
+                }
             }
             return;
         }

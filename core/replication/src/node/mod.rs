@@ -43,7 +43,10 @@ pub struct Node<A: App> {
     config: Config,
     boot: Boot,
     rng: Rng,
+    /// What is to be kept; decisions go by it.
     kept: Kept,
+    /// What is kept on disk; others are told of this.
+    on_disk: Kept,
     /// The highest clock heard of, in any authenticated member's standing.
     clock: u64,
     replica: Replica<A>,
@@ -111,6 +114,7 @@ impl<A: App> Node<A> {
             boot: restored.boot,
             rng: seed.fork("node").rng(),
             kept: restored.kept,
+            on_disk: restored.kept,
             clock: restored.kept.clock,
             fresh: restored.replica.next().0 == 0,
             buffer: OrderedBuffer::new(restored.replica.next()),
@@ -182,8 +186,8 @@ impl<A: App> Node<A> {
             part,
             wake(Some(self.beat_due), Why::Beat),
             wake(self.probes.due(), Why::Probe),
-            wake(self.gap.due(), Why::Gap),
-            wake(self.catching_up.due(&self.config), Why::Transfer),
+            wake(self.gap.due().filter(|_| self.may_catch_up()), Why::Gap),
+            wake(self.catching_up.due(&self.config).filter(|_| self.may_catch_up()), Why::Transfer),
             wake(self.serving.repairer.due(), Why::Repair),
             wake(self.outbox.due(&self.config, self.leader().is_some()), Why::Proposals),
             wake(self.leaving.as_ref().and_then(Leaving::due), Why::Campaign),
@@ -275,6 +279,7 @@ impl<A: App> Node<A> {
     fn disconnected(&mut self, t: &mut Turn<'_, A>, peer: NodeId) {
         if let Some(record) = self.peers.entry(peer, self.config.nodes) {
             record.connected = false;
+            record.gone = true;
         }
         self.probes.disconnected(peer);
         self.serving.forget(peer);
@@ -305,6 +310,9 @@ impl<A: App> Node<A> {
         if from == self.me {
             self.counters.rejected_origin += 1;
             return;
+        }
+        if let Part::Leading(leading) = &mut self.part {
+            leading.liveness.spoke(t.at(), from);
         }
         match message {
             Message::Hello { standing, answer } => self.hello(t, from, standing, answer),
@@ -337,7 +345,6 @@ impl<A: App> Node<A> {
                     self.counters.rejected_origin += 1;
                 }
             }
-            Message::Confirm { session, boot } => self.confirm_from(from, session, boot),
             Message::HandOver { session, next } => self.hand_over_from(t, from, session, next),
             Message::Transient(transient) => t.put(Output::Transient { from, transient }),
             Message::Reject { boot, reject } => {
@@ -388,14 +395,14 @@ impl<A: App> Node<A> {
     fn standing(&self, now: Moment) -> Standing {
         let session = match &self.part {
             Part::Seeking(_) => None,
-            Part::Following(following) => following.hears(now, &self.peers, &self.config).then_some(following.session),
+            Part::Following(following) => following.hears(now, &self.config).then_some(following.session),
             Part::Leading(leading) => leading.ready.then_some(leading.session),
         };
         Standing {
             boot: self.boot,
             schema: A::SCHEMA,
-            clock: self.clock.max(self.kept.clock),
-            confirmed: self.kept.confirmed,
+            clock: self.clock.max(self.on_disk.clock),
+            confirmed: self.on_disk.confirmed,
             founding: self.replica.founding(),
             lineage: self.replica.lineage().clone(),
             seniority: self.kept.led,
@@ -408,7 +415,10 @@ impl<A: App> Node<A> {
     fn applied(&mut self, t: &mut Turn<'_, A>, record: Record, entry: Entry<A>) {
         self.counters.entries_applied += 1;
         match &entry.body {
-            Body::Generation { node, generation } if *node == self.me => self.outbox.generation_ordered(*generation),
+            Body::Generation { node, generation } if *node == self.me => {
+                let replies = self.outbox.generation_ordered(*generation);
+                self.reply(t, replies);
+            }
             Body::Decided(decided) => {
                 if let Some(id) = decided.proposal
                     && id.node == self.me

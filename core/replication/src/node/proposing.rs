@@ -4,7 +4,7 @@ use super::{Node, Part, Turn};
 use crate::app::App;
 use crate::id::{CommandId, Ticket};
 use crate::io::{NotTaken, Outcome};
-use crate::message::{Message, Refused};
+use crate::message::Message;
 
 /// How many messages of proposals leave in one pass.
 const MESSAGES: usize = 16;
@@ -17,7 +17,8 @@ impl<A: App> Node<A> {
         } else if self.replica.founding().is_none() || self.stuck.is_some() || self.is_far_behind() {
             Err(NotTaken::NotReady)
         } else if let Some(index) = id.and_then(|id| self.replica.command(id)) {
-            self.reply(t, vec![(ticket, Outcome::Refused(Refused::DoneBefore(index)))]);
+            self.outbox.done_before(t.at(), ticket, index);
+            self.tell_done(t);
             return;
         } else {
             self.outbox.command(t.at(), ticket, id, command, &self.config)
@@ -43,6 +44,8 @@ impl<A: App> Node<A> {
             self.outbox.postpone(t.at(), &self.config);
             return;
         }
+        let replies = self.outbox.give_up_passed(t.at());
+        self.reply(t, replies);
         for _ in 0..MESSAGES {
             let to = match &self.part {
                 Part::Seeking(_) => return,

@@ -23,6 +23,8 @@ pub(super) struct Serving {
     pub(super) replays: Replays,
     serve: Serve,
     periodic: Periodic,
+    /// A periodic snapshot whose entries are not all on disk yet.
+    unsaved: Option<Snapshot>,
 }
 
 impl Serving {
@@ -31,6 +33,7 @@ impl Serving {
         self.repairer.reset();
         self.replays.clear();
         self.serve.clear();
+        self.unsaved = None;
     }
 
     pub(super) fn forget(&mut self, peer: NodeId) {
@@ -56,6 +59,7 @@ impl<A: App> Node<A> {
     /// One pass: repairs that lingered long enough, and replays that have credit.
     pub(super) fn serve(&mut self, t: &mut Turn<'_, A>) {
         let Some(session) = self.session() else { return };
+        self.serving.replays.expire(t.at(), &self.config);
         for repair in self.serving.repairer.fire(t.at(), &self.config) {
             let to = match repair.to {
                 RepairTo::One(node) => {
@@ -129,14 +133,14 @@ impl<A: App> Node<A> {
                 }
             }
             ReadFor::Replay(peer) => {
-                if records.is_empty() {
-                    self.serving.replays.failed(peer);
-                    return;
-                }
                 let bytes = records.iter().map(|record| record.len() as u64).sum();
                 if let Some(session) = self.serving.replays.read(peer, first, records.len() as u64, bytes)
                     && self.session() == Some(session)
                 {
+                    if records.is_empty() {
+                        self.log_is_gone(t, peer, session);
+                        return;
+                    }
                     t.send(peer, Message::Entries(Entries { session, first, records, kind: EntriesKind::Replay }));
                 }
             }
@@ -228,14 +232,23 @@ impl<A: App> Node<A> {
         }
         if periodic {
             self.serving.periodic.made(snapshot.manifest.bytes);
-            let next = snapshot.manifest.next();
-            self.work(t, Pending::Save { next }, Work::Save(snapshot.clone()));
+            self.serving.unsaved = Some(snapshot.clone());
+            self.save_if_synced(t);
         }
         let answers = self.serving.serve.encoded(t.at(), snapshot, &self.config);
         if let Some(session) = self.session() {
             for (peer, offer) in answers {
                 t.send(peer, Message::Offer { session, offer });
             }
+        }
+    }
+
+    /// A snapshot never stands for more than the log beside it does.
+    pub(super) fn save_if_synced(&mut self, t: &mut Turn<'_, A>) {
+        let synced = self.disk.synced;
+        if let Some(snapshot) = self.serving.unsaved.take_if(|snapshot| snapshot.manifest.next() <= synced) {
+            let next = snapshot.manifest.next();
+            self.work(t, Pending::Save { next }, Work::Save(snapshot));
         }
     }
 

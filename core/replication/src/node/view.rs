@@ -7,13 +7,13 @@ use super::{Node, Part};
 use crate::app::App;
 use crate::id::NodeId;
 use crate::lineage::Lineage;
-use crate::time::Moment;
+use crate::time::{Moment, Span};
 use crate::view::{CatchUp, NodeView, View};
 
 impl<A: App> Node<A> {
     /// Facts for checks, metrics and the API, as of `now`.
     pub fn view(&self, now: Moment) -> View {
-        let not_ready = self.not_ready();
+        let not_ready = self.not_ready(now);
         let lineage: Lineage = self.replica.lineage().clone();
         let (head_next, done, backed) = match &self.part {
             Part::Seeking(_) => (self.replica.next(), None, false),
@@ -48,8 +48,14 @@ impl<A: App> Node<A> {
         }
     }
 
+    /// Whether a node beats that is not connected: what is meant for all must reach it by gossip.
+    pub fn hears_absent(&self, now: Moment, within: Span) -> bool {
+        let beats = |heard: Option<Moment>| heard.is_some_and(|heard| now.since(heard) <= within);
+        self.peers.iter().any(|(_, peer)| !peer.connected && beats(peer.heard))
+    }
+
     /// Why this node takes no work yet, as a sentence; none if it does.
-    fn not_ready(&self) -> Option<String> {
+    fn not_ready(&self, now: Moment) -> Option<String> {
         if let Some(stuck) = &self.stuck {
             return Some(stuck.clone());
         }
@@ -67,6 +73,9 @@ impl<A: App> Node<A> {
             Part::Seeking(_) => Some("no leader is known yet".into()),
             Part::Following(_) if self.is_far_behind() => {
                 Some(format!("catching up: {behind} entries behind, {} applied", self.replica.next()))
+            }
+            Part::Following(following) if following.is_unheard(now, &self.config) => {
+                Some("the leader does not hear this node".into())
             }
             Part::Following(_) if self.replica.founding().is_none() => Some("nothing is known of the state yet".into()),
             Part::Following(_) => None,

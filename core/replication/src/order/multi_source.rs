@@ -106,6 +106,8 @@ impl<T> MultiSourceBuffer<T> {
         if n == u64::MAX {
             return Inserted::Dropped;
         }
+        // Whatever size is claimed, sums stay far from overflowing; above the limit all sizes mean the same.
+        let bytes = bytes.min(config.outbox_bytes.saturating_add(1));
         source.waiting.insert(n, Item { content, bytes });
         source.bytes += bytes;
         self.bytes += bytes;
@@ -234,6 +236,7 @@ mod tests {
         assert!(buffer.expect(A, 1, 1) && buffer.expect(B, 4, 7));
         assert_eq!(buffer.insert(A, 1, 2, "a2", 2, &config), KEPT);
         assert_eq!(buffer.insert(B, 4, 7, "b7", 2, &config), KEPT);
+        assert_eq!(buffer.ready().collect::<Vec<_>>(), [B]);
         assert_eq!((buffer.pop(A), buffer.pop(B)), (None, Some((7, "b7"))));
         assert_eq!(buffer.insert(A, 1, 1, "a1", 2, &config), KEPT);
         assert_eq!(buffer.insert(A, 1, 2, "again", 2, &config), Inserted::Duplicate);
@@ -300,8 +303,25 @@ mod tests {
             assert_eq!(buffer.insert(B, 1, 1, "x", 1, &config), Inserted::Kept { dropped: 1 });
             assert_eq!(buffer.insert(A, 1, 9, "x", 1, &config), Inserted::Dropped);
             assert_eq!(drain(&mut buffer, B), [1]);
+            assert_eq!(buffer.insert(B, 1, 3, "x", 1, &config), KEPT);
+            assert_eq!(buffer.insert(B, 1, 4, "x", 1, &config), Inserted::Kept { dropped: 1 });
+            assert_eq!(buffer.insert(B, 1, 5, "x", 1, &config), Inserted::Dropped, "now B would hold most");
+            buffer.remove(B);
             buffer.insert(A, 1, 1, "x", 1, &config);
-            assert_eq!(drain(&mut buffer, A), [1, 2, 3, 4]);
+            assert_eq!(drain(&mut buffer, A), [1, 2, 3]);
+        }
+    }
+
+    #[test]
+    fn among_equals_who_comes_last_gives_way() {
+        for (first, last) in [(A, B), (B, A)] {
+            let (mut buffer, config) = (MultiSourceBuffer::default(), limits((9, 90), (3, 90)));
+            buffer.expect(first, 1, 1);
+            buffer.expect(last, 1, 1);
+            for (origin, n) in [(first, 2), (first, 3), (last, 2)] {
+                assert_eq!(buffer.insert(origin, 1, n, "x", 1, &config), KEPT);
+            }
+            assert_eq!(buffer.insert(last, 1, 3, "x", 1, &config), Inserted::Dropped);
         }
     }
 
@@ -318,8 +338,12 @@ mod tests {
     }
 
     #[test]
-    fn the_last_number_there_is_does_no_harm() {
+    fn the_largest_numbers_there_are_do_no_harm() {
         let (mut buffer, config) = (MultiSourceBuffer::default(), Config::default());
+        buffer.expect(B, 1, 1);
+        buffer.insert(B, 1, 1, "x", usize::MAX, &config);
+        assert_eq!(buffer.insert(B, 1, 2, "x", usize::MAX, &config), Inserted::Dropped);
+        assert_eq!(buffer.pop(B), Some((1, "x")));
         buffer.expect(A, 1, u64::MAX);
         assert_eq!(buffer.insert(A, 1, u64::MAX, "x", 1, &config), Inserted::Dropped);
         assert_eq!(buffer.pop(A), None);

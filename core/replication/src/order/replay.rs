@@ -76,7 +76,7 @@ impl Replays {
     ///
     /// Replays that have reached the end are over.
     pub fn wanted(&mut self, end: Index, config: &Config) -> Vec<ReadWanted> {
-        self.peers.retain(|_, replay| replay.next < end || replay.reading.is_some());
+        self.peers.retain(|_, replay| replay.next < end);
         let outstanding: u64 = self.peers.values().map(Replay::outstanding).sum();
         let mut room = (config.outstanding_bytes as u64).saturating_sub(outstanding);
         let mut peers: Vec<NodeId> = self.peers.keys().copied().collect();

@@ -42,8 +42,8 @@ pub struct Fetch {
     retried: u64,
     patience: Span,
     give_up_at: Moment,
-    /// Every source that could be asked said that it does not hold the snapshot.
-    exhausted: bool,
+    /// Since when every source that could be asked has said that it does not hold the snapshot.
+    nobody_since: Option<Moment>,
 }
 
 /// A chunk on its way.
@@ -124,7 +124,7 @@ impl Fetch {
             retried: 0,
             patience: config.transfer_patience,
             give_up_at: now + config.transfer_patience,
-            exhausted: false,
+            nobody_since: None,
         })
     }
 
@@ -154,7 +154,8 @@ impl Fetch {
             requests.push((source, chunk));
             pending += 1;
         }
-        self.exhausted = pending == 0 && !sources.is_empty() && sources.iter().all(|node| self.absent.contains(node));
+        let nobody = pending == 0 && !sources.is_empty() && sources.iter().all(|node| self.absent.contains(node));
+        self.nobody_since = nobody.then(|| self.nobody_since.unwrap_or(now));
         requests
     }
 
@@ -205,7 +206,7 @@ impl Fetch {
     pub fn resume(&mut self, now: Moment, source: NodeId) {
         self.source = source;
         self.absent.remove(&source);
-        self.exhausted = false;
+        self.nobody_since = None;
         self.give_up_at = now + self.patience;
     }
 
@@ -213,13 +214,14 @@ impl Fetch {
     /// unless the transfer has stalled.
     pub fn due(&self) -> Option<Moment> {
         let asked = self.wanted.values().flat_map(|wanted| wanted.asked.values());
-        asked.filter_map(|asked| asked.until).chain([self.give_up_at]).min()
+        let at_once = self.nobody_since.map(|since| since + Span(1));
+        asked.filter_map(|asked| asked.until).chain([self.give_up_at]).chain(at_once).min()
     }
 
     /// Whether the transfer is to be given up for a new manifest: no new chunk came for `transfer_patience`, or nobody
     /// who is connected holds the snapshot any more.
     pub fn stalled(&self, now: Moment) -> bool {
-        self.exhausted || now >= self.give_up_at
+        self.nobody_since.is_some() || now >= self.give_up_at
     }
 
     /// How many of the compressed form's bytes are here, and of how many.

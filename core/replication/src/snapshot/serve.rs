@@ -106,7 +106,7 @@ impl Serve {
             self.may_ask.insert(peer, now + FULL_AGAIN);
             return Answer::Offer(Offer::Later(FULL_AGAIN));
         }
-        let tail_at_most = (2 * config.snapshot_every).max(config.repair_entries);
+        let tail_at_most = config.snapshot_every.saturating_mul(2).max(config.repair_entries);
         let serves_it = |manifest: &Manifest| {
             let next = manifest.next();
             next > peer_next && next >= log.first && log.next.since(next) <= tail_at_most
@@ -252,17 +252,21 @@ impl Serve {
     }
 
     /// Keeps the newest snapshots, and those that somebody pulls: a transfer on a slow link outlives two periodic ones.
+    /// At most `serves` of those, so the cache is bounded.
     fn drop_old(&mut self, config: &Config) {
-        while let Some(old) = self.cache.len().checked_sub(CACHED).and_then(|old| {
-            let at_most = self.cache.len() > CACHED + config.serves;
-            let pulled = |held: &Snapshot| {
-                let of_it =
-                    |served: &&Served| served.pulls.as_ref().is_some_and(|(hash, _)| *hash == held.manifest.hash);
-                self.served.values().filter(of_it).any(|served| self.pulls(served))
-            };
-            self.cache[..old].iter().position(|held| at_most || !pulled(held))
-        }) {
-            self.cache.remove(old);
-        }
+        let mut old = self.cache.len().saturating_sub(CACHED);
+        let pulling = self.served.values().filter(|served| self.pulls(served));
+        let pulled: Vec<Hash> = pulling.filter_map(Served::hash).take(config.serves).collect();
+        self.cache.retain(|held| {
+            let newest = old == 0;
+            old = old.saturating_sub(1);
+            newest || pulled.contains(&held.manifest.hash)
+        });
+    }
+}
+
+impl Served {
+    fn hash(&self) -> Option<Hash> {
+        self.pulls.as_ref().map(|(hash, _)| *hash)
     }
 }

@@ -129,7 +129,6 @@ impl Repairer {
                 repairs.extend(pending.askers.into_iter().map(unicast));
             }
         }
-        self.recent.retain(|recent| now < recent.at + REPAIRED_LATELY);
         self.recent.extend(repairs.iter().map(|repair| Recent { repair: *repair, at: now }));
         let excess = self.recent.len().saturating_sub(RECENT_AT_MOST);
         self.recent.drain(..excess);
@@ -213,9 +212,10 @@ mod tests {
         let (mut repairer, config) = (Repairer::default(), Config::default());
         assert_eq!(repairer.asked(START, node(1), range(5, 7), &config), Asked::Lingering);
         assert_eq!(repairer.asked(START + Span::millis(9), node(2), range(6, 30), &config), Asked::Lingering);
+        assert_eq!(repairer.asked(START + Span::millis(9), node(1), range(6, 9), &config), Asked::Lingering);
         let due = START + config.repair_linger;
         assert_eq!((repairer.due(), repairer.fire(Moment(due.0 - 1), &config)), (Some(due), vec![]));
-        let repairs = [repair(5, 7, RepairTo::One(node(1))), repair(6, 30, RepairTo::One(node(2)))];
+        let repairs = [repair(5, 9, RepairTo::One(node(1))), repair(6, 30, RepairTo::One(node(2)))];
         assert_eq!((repairer.fire(due, &config), repairer.due()), (repairs.to_vec(), None));
     }
 
@@ -235,12 +235,14 @@ mod tests {
         let (mut repairer, config) = (Repairer::default(), Config::default());
         repairer.asked(START, node(1), range(0, 10), &config);
         repairer.asked(START, node(2), range(10, 20), &config);
-        repairer.asked(START, node(3), range(15, u64::MAX), &config);
+        repairer.asked(START, node(3), range(10, 20), &config);
+        repairer.asked(START, node(4), range(15, u64::MAX), &config);
         let until = 15 + config.repair_entries;
         let repairs = [
             repair(0, 10, RepairTo::One(node(1))),
             repair(10, 20, RepairTo::One(node(2))),
-            repair(15, until, RepairTo::One(node(3))),
+            repair(10, 20, RepairTo::One(node(3))),
+            repair(15, until, RepairTo::One(node(4))),
         ];
         assert_eq!(repairer.fire(START + config.repair_linger, &config), repairs);
     }
@@ -293,8 +295,11 @@ mod tests {
         let ranges = (0..1000).map(|at| range(10 * at, 10 * at + 5));
         let asked: Vec<Asked> = ranges.map(|range| repairer.asked(START, node(1), range, &config)).collect();
         assert_eq!(asked.iter().filter(|asked| **asked == Asked::Lingering).count(), PENDING_AT_MOST);
-        assert_eq!(repairer.fire(START + config.repair_linger, &config).len(), PENDING_AT_MOST);
-        assert!(repairer.recent.len() <= RECENT_AT_MOST);
+        let fired = START + config.repair_linger;
+        assert_eq!(repairer.fire(fired, &config).len(), PENDING_AT_MOST);
+        repairer.asked(fired, node(1), range(99_990, 99_999), &config);
+        assert_eq!(repairer.fire(fired + config.repair_linger, &config).len(), 1);
+        assert_eq!(repairer.recent.len(), RECENT_AT_MOST);
     }
 
     #[test]
@@ -304,6 +309,13 @@ mod tests {
         repairer.asked(START, node(2), range(20, 29), &config);
         repairer.forget(node(1));
         assert_eq!(repairer.fire(START + config.repair_linger, &config), [repair(20, 29, RepairTo::One(node(2)))]);
+        // Back again, it may have lost what was on its way: so may all after a change of session.
+        for start_over in [|repairer: &mut Repairer| repairer.forget(node(2)), Repairer::reset] {
+            let now = START + config.repair_linger;
+            start_over(&mut repairer);
+            assert_eq!(repairer.asked(now, node(2), range(20, 29), &config), Asked::Lingering);
+            assert_eq!(repairer.fire(now + config.repair_linger, &config).len(), 1);
+        }
         repairer.asked(START, node(1), range(0, 9), &config);
         repairer.reset();
         assert_eq!(repairer.due(), None);

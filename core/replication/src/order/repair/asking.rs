@@ -234,6 +234,7 @@ mod tests {
         let now = gaps.due().unwrap();
         assert_eq!(gaps.observe(now, &mut rng, hole(3, 20), 3, &config), GapChange::None);
         assert_eq!(gaps.gap.as_ref().unwrap().attempts, 3);
+        assert_eq!(gaps.fire(now, &mut rng, &config), Some(Ask::Nack { from: Index(3), until: Index(20) }));
         assert_eq!(gaps.observe(now, &mut rng, hole(4, 20), 3, &config), GapChange::Progressed);
         assert_eq!(gaps.gap.as_ref().unwrap().attempts, 0);
         assert!(gaps.due().unwrap() > now);
@@ -273,8 +274,11 @@ mod tests {
         let config = Config { nack_attempts: 1000, ..Config::default() };
         let (mut gaps, mut rng) = (GapRepair::default(), rng());
         gaps.observe(Moment(7), &mut rng, hole(3, 4), 3, &config);
+        let mut last = Moment(0);
         loop {
             let now = gaps.due().unwrap();
+            assert!(now > last, "what fired is due later, at {now:?}");
+            last = now;
             if gaps.fire(now, &mut rng, &config) == Some(Ask::Escalate) {
                 assert_eq!(now, Moment(7) + config.nack_patience);
                 break;

@@ -42,7 +42,7 @@ fn finish(fetch: &mut Fetch, now: Moment, sources: &[NodeId], snapshot: &Snapsho
             match fetch.given(now, source, snapshot, chunk) {
                 Took::Kept => {}
                 Took::Complete(whole) => return assert_eq!(*whole, *snapshot),
-                other => panic!("chunk {chunk} from {source:?}: {other:?}"),
+                other @ (Took::Rejected(_) | Took::Absent) => panic!("chunk {chunk} from {source:?}: {other:?}"),
             }
         }
     }
@@ -139,6 +139,28 @@ fn a_source_of_wrong_bytes_is_not_asked_in_a_spin() {
 }
 
 #[test]
+fn a_manifest_that_vouches_for_longer_chunks_than_it_says_gets_none_of_them() {
+    let snapshot = snapshot();
+    let longer = Bytes::from(vec![7; 100_000]);
+    let manifest = Manifest { chunks: vec![Hash::of(&longer); CHUNKS as usize], ..snapshot.manifest };
+    let name = manifest.hash;
+    let mut fetch = Fetch::new(at(0), manifest, A, &config()).unwrap();
+    fetch.ask(at(0), &[A], &config());
+    assert_eq!(fetch.take(at(1), A, name, 0, Some(longer)), Took::Rejected(Rejection::WrongBytes));
+    assert_eq!(fetch.progress().0, 0);
+}
+
+#[test]
+fn a_source_that_was_late_is_preferred_again_when_it_delivers() {
+    let snapshot = snapshot();
+    let mut fetch = fetch(&snapshot);
+    fetch.ask(at(0), &[A, B], &config());
+    assert!(fetch.ask(at(2000), &[A, B], &config()).iter().all(|(source, _)| *source == B));
+    assert_eq!(fetch.given(at(2001), A, &snapshot, 0), Took::Kept);
+    assert_eq!(fetch.ask(at(2001), &[A, B], &config()), [(A, 4)]);
+}
+
+#[test]
 fn foreign_and_stale_chunks_are_dropped() {
     let snapshot = snapshot();
     let older = sample(4, 9500, 1024);
@@ -223,6 +245,7 @@ fn who_does_not_hold_it_is_not_asked_again_and_when_nobody_does_it_ends_at_once(
     assert_eq!(fetch.take(at(2), B, name, 0, None), Took::Absent);
     assert_eq!(fetch.ask(at(2), &[A, B], &config()), []);
     assert!(fetch.stalled(at(2)));
+    assert_eq!(fetch.due(), Some(at(2) + Span(1)), "no reason to wait");
     // One that restarted may have it again.
     fetch.lost(B);
     assert!(!fetch.ask(at(3), &[A, B], &config()).is_empty());
@@ -346,7 +369,7 @@ fn any_mixture_of_faults_ends_in_the_right_snapshot() {
                 Took::Complete(whole) if right => break whole,
                 Took::Kept if right => assert!(fetch.progress() > have),
                 Took::Rejected(_) | Took::Absent => assert_eq!(fetch.progress(), have),
-                other => panic!("seed {seed}: {other:?}"),
+                other @ (Took::Kept | Took::Complete(_)) => panic!("seed {seed}: {other:?}"),
             }
         };
         assert_eq!(*whole, snapshot, "seed {seed}");

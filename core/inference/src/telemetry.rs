@@ -1,0 +1,16 @@
+//! What a node says of itself with each beat: kept by the leader in memory, never in the log.
+
+use serde::{Deserialize, Serialize};
+
+/// The load of a machine. All zeros until the node measured it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Telemetry {
+    /// Memory that models could use, in bytes.
+    pub memory_total_bytes: u64,
+    /// How much of it is free.
+    pub memory_free_bytes: u64,
+    /// Free space where model weights are kept, in bytes.
+    pub disk_free_bytes: u64,
+    /// How busy its processors are, 0 to 100.
+    pub cpu_percent: u8,
+}

@@ -1,0 +1,146 @@
+//! The signals of single requests: never ordered, kept or replayed. Inputs travel here and nowhere else.
+
+use std::fmt;
+
+use bytes::Bytes;
+use lockstep_replication::{Hash, Wall};
+use serde::{Deserialize, Serialize};
+
+use crate::id::{RunnerId, TaskId};
+
+/// A signal of one request.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Transient {
+    /// A part of a task's answer.
+    Token(TokenChunk),
+    /// A part of a task's input.
+    Input(InputChunk),
+    /// What a rank did for a task, and when.
+    Trace(Trace),
+    /// A runner has a task and its whole input.
+    Acknowledged {
+        /// The task.
+        task: TaskId,
+        /// The runner.
+        runner: RunnerId,
+    },
+}
+
+/// A part of a task's answer.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TokenChunk {
+    /// The task.
+    pub task: TaskId,
+    /// Counts from 0 within the task, so that a hole is seen.
+    pub n: u64,
+    /// What the answer goes on with.
+    pub part: TokenPart,
+}
+
+/// What an answer goes on with.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TokenPart {
+    /// More text.
+    Text(String),
+    /// Nothing: it is complete.
+    End,
+    /// Nothing: an error ended it, for the reason in this sentence.
+    Error(String),
+}
+
+/// A part of a task's input. Parts are put together under the hash of the whole.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InputChunk {
+    /// The SHA-256 of the whole input.
+    pub input: Hash,
+    /// Which part, from 0.
+    pub n: u32,
+    /// How many parts there are.
+    pub of: u32,
+    /// Its bytes.
+    pub bytes: Bytes,
+}
+
+/// What a rank did for a task, and when.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Trace {
+    /// The task.
+    pub task: TaskId,
+    /// Whose work it was.
+    pub runner: RunnerId,
+    /// What it did, in order.
+    pub spans: Vec<TraceSpan>,
+}
+
+/// One step of a rank's work.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TraceSpan {
+    /// What it was.
+    pub name: String,
+    /// When it began, by the rank's own wall clock.
+    pub began: Wall,
+    /// How long it took, in microseconds.
+    pub micros: u64,
+}
+
+// What people ask of models, and what they answer, is nobody's business: `Debug` ends up in logs, so it shows sizes.
+
+impl fmt::Debug for InputChunk {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "InputChunk({:?}, {} of {}, {} bytes)", self.input, self.n, self.of, self.bytes.len())
+    }
+}
+
+impl fmt::Debug for TokenChunk {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "TokenChunk({:?}, {}, {:?})", self.task, self.n, self.part)
+    }
+}
+
+impl fmt::Debug for TokenPart {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            TokenPart::Text(text) => write!(f, "{} bytes", text.len()),
+            TokenPart::End => f.write_str("end"),
+            TokenPart::Error(reason) => write!(f, "error: {reason}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_people_write_is_not_shown() {
+        let input = InputChunk { input: Hash::default(), n: 0, of: 1, bytes: Bytes::from_static(b"secret") };
+        let token = TokenChunk { task: TaskId([0; 16]), n: 3, part: TokenPart::Text("secret".into()) };
+        for transient in [Transient::Input(input), Transient::Token(token)] {
+            let shown = format!("{transient:?}");
+            assert!(shown.contains("6 bytes") && !shown.contains("secret") && !shown.contains("115"), "{shown}");
+        }
+    }
+
+    #[test]
+    fn both_forms_read_what_they_write() {
+        let trace = Trace {
+            task: TaskId([1; 16]),
+            runner: RunnerId([2; 16]),
+            spans: vec![TraceSpan { name: "prefill".into(), began: Wall(7), micros: 1200 }],
+        };
+        let transients = [
+            Transient::Token(TokenChunk { task: TaskId([1; 16]), n: 0, part: TokenPart::End }),
+            Transient::Input(InputChunk { input: Hash([1; 32]), n: 0, of: 2, bytes: Bytes::from_static(&[1, 2]) }),
+            Transient::Trace(trace),
+            Transient::Acknowledged { task: TaskId([1; 16]), runner: RunnerId([2; 16]) },
+        ];
+        for transient in transients {
+            let bytes = postcard::to_stdvec(&transient).unwrap();
+            assert_eq!(postcard::from_bytes::<Transient>(&bytes).unwrap(), transient);
+            let text = serde_json::to_string(&transient).unwrap();
+            assert_eq!(serde_json::from_str::<Transient>(&text).unwrap(), transient);
+        }
+    }
+}

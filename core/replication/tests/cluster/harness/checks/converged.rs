@@ -1,0 +1,73 @@
+//! L13: when faults stop, all nodes reach one session, one index, one state. If not, each node says why.
+
+use lockstep_replication::{NodeId, Role, View};
+
+/// Why these nodes do not agree yet; none if they do.
+pub(crate) fn disagreement(views: &[(NodeId, Option<View>)]) -> Option<String> {
+    let mut first: Option<&View> = None;
+    for (node, view) in views {
+        let Some(view) = view else { return Some(format!("{node:?} is down")) };
+        if matches!(view.role, Role::Seeking) {
+            return Some(format!("{node:?} seeks a leader"));
+        }
+        if !view.ready {
+            return Some(format!("{node:?} is not ready: {}", view.not_ready.as_deref().unwrap_or("no reason given")));
+        }
+        if view.damaged {
+            return Some(format!("{node:?} is damaged"));
+        }
+        let first = first.get_or_insert(view);
+        if (view.leader, view.confirmed) != (first.leader, first.confirmed) {
+            return Some(format!(
+                "{node:?} is in session {:?}, {:?} in {:?}",
+                view.confirmed, first.me, first.confirmed
+            ));
+        }
+        if view.next != first.next || view.synced != view.next {
+            return Some(format!(
+                "{node:?} is at {} ({} synced), {:?} at {}",
+                view.next, view.synced, first.me, first.next
+            ));
+        }
+        if view.outbox > 0 {
+            return Some(format!("{node:?} has {} proposals in its outbox", view.outbox));
+        }
+    }
+    None
+}
+
+/// What each node says of itself, a line each.
+pub(crate) fn reasons(views: &[(NodeId, Option<View>)]) -> String {
+    let line = |(node, view): &(NodeId, Option<View>)| match view {
+        None => format!("  {node:?}: down\n"),
+        Some(view) => format!(
+            "  {node:?}: {:?}, confirmed {}, backed {}, next {}, synced {}, log from {}, head {}, done {:?}, ready {} ({}), \
+             catch-up {:?}, founding {:?}, outbox {}, damaged {}\n      hears {}\n",
+            view.role,
+            view.confirmed.map_or("nothing".to_owned(), |session| session.to_string()),
+            view.backed,
+            view.next,
+            view.synced,
+            view.log_first,
+            view.head_next,
+            view.done.map(|done| (done.index.0, done.held, done.of)),
+            view.ready,
+            view.not_ready.as_deref().unwrap_or("-"),
+            view.catch_up,
+            view.founding,
+            view.outbox,
+            view.damaged,
+            view.nodes
+                .iter()
+                .map(|(node, seen)| format!(
+                    "{node:?}{}{}{}",
+                    if seen.known { " known" } else { "" },
+                    if seen.connected { " connected" } else { "" },
+                    seen.stored.map_or(String::new(), |stored| format!(" stored {stored}")),
+                ))
+                .collect::<Vec<_>>()
+                .join(", "),
+        ),
+    };
+    views.iter().map(line).collect()
+}

@@ -1,0 +1,94 @@
+//! What requests bring along: their media type, their bytes within a limit and a time, their query.
+
+use std::time::Duration;
+
+use axum::body::Bytes;
+use axum::extract::rejection::BytesRejection;
+use axum::extract::{FromRequest as _, Query, Request};
+use axum::http::header::CONTENT_TYPE;
+use axum::http::{HeaderMap, StatusCode, Uri};
+use serde::de::DeserializeOwned;
+
+use super::errors::{ApiError, sentence};
+
+/// The longest single command, and the longest line of a stream, in bytes.
+pub(crate) const COMMAND_BYTES_AT_MOST: usize = 1 << 20;
+
+/// How long a body that is read whole may take to come.
+const BODY_WITHIN: Duration = Duration::from_secs(30);
+
+/// The forms in which commands come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Media {
+    /// One document.
+    Json,
+    /// One document a line.
+    Lines,
+}
+
+impl Media {
+    /// What the request says that its body is.
+    pub(crate) fn of(headers: &HeaderMap) -> Option<Media> {
+        let full = headers.get(CONTENT_TYPE)?.to_str().ok()?;
+        let essence = full.split(';').next().unwrap_or_default().trim();
+        match essence.to_ascii_lowercase().as_str() {
+            "application/json" => Some(Media::Json),
+            "application/x-ndjson" => Some(Media::Lines),
+            _ => None,
+        }
+    }
+}
+
+/// The error for a body of another type.
+pub(crate) fn unsupported(wanted: &str) -> ApiError {
+    let message = format!("Send {wanted} and say so in the Content-Type header.");
+    ApiError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", message)
+}
+
+/// The bytes of a JSON body. A page of another site cannot send this type without asking first, which it is refused.
+pub(crate) async fn json_bytes(request: Request) -> Result<Bytes, ApiError> {
+    if Media::of(request.headers()) != Some(Media::Json) {
+        return Err(unsupported("application/json"));
+    }
+    match tokio::time::timeout(BODY_WITHIN, Bytes::from_request(request, &())).await {
+        Ok(Ok(bytes)) => Ok(bytes),
+        Ok(Err(rejection)) => Err(unreadable(rejection)),
+        Err(_) => {
+            let message = format!("The body did not come within {} s.", BODY_WITHIN.as_secs());
+            Err(ApiError::new(StatusCode::REQUEST_TIMEOUT, "body_timeout", message))
+        }
+    }
+}
+
+fn unreadable(rejection: BytesRejection) -> ApiError {
+    if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE {
+        let message = format!("The body may have at most {COMMAND_BYTES_AT_MOST} bytes.");
+        return ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", message);
+    }
+    ApiError::bad_request("unreadable_body", sentence(rejection.body_text()))
+}
+
+/// The query of a request; unknown and malformed parameters are named.
+pub(crate) fn query<T: DeserializeOwned>(uri: &Uri) -> Result<T, ApiError> {
+    match Query::try_from_uri(uri) {
+        Ok(Query(query)) => Ok(query),
+        Err(rejection) => Err(ApiError::bad_request("bad_query", sentence(rejection.body_text()))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_media_type_is_read_whatever_its_case_and_parameters() {
+        let of = |text: &'static str| {
+            Media::of(&HeaderMap::from_iter([(CONTENT_TYPE, axum::http::HeaderValue::from_static(text))]))
+        };
+        assert_eq!(of("Application/JSON; charset=utf-8"), Some(Media::Json));
+        assert_eq!(of("application/x-ndjson"), Some(Media::Lines));
+        assert_eq!(of("text/plain"), None);
+        assert_eq!(of("application/jsonp"), None);
+        assert_eq!(Media::of(&HeaderMap::new()), None);
+    }
+}

@@ -1,0 +1,234 @@
+//! `lockstep up`: a cluster on this machine, until Ctrl-C.
+
+use std::net::{Ipv4Addr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use clap::Args;
+use futures::future::try_join_all;
+use serde_json::{Value, json};
+
+use super::children::{self, Node, Plan};
+use super::client::Client;
+use super::errors::DidNotHold;
+use super::node::Signals;
+use super::{output, status};
+use crate::config::API_PORT;
+use crate::store::keys;
+
+/// A cluster on loopback is ready within a second; a machine in trouble gets more.
+const READY_WITHIN: Duration = Duration::from_secs(30);
+
+/// Run a cluster on this machine until Ctrl-C.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  lockstep up                        three nodes, nothing kept
+  lockstep up --nodes 5 --data demo  five nodes that go on from demo/ next time
+  lockstep up --json                 where they listen, as one JSON document")]
+pub struct Arguments {
+    /// How many nodes.
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..=64))]
+    nodes: u16,
+
+    /// Keep the data here; without, it goes with the cluster.
+    #[arg(long, value_name = "DIR")]
+    data: Option<PathBuf>,
+
+    /// A setting of every node (may be given several times).
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    assignments: Vec<String>,
+
+    /// Print one JSON document, and nothing else, on standard output.
+    #[arg(long)]
+    json: bool,
+}
+
+/// What is known of a node once the cluster stands.
+struct Listed {
+    name: String,
+    role: &'static str,
+    id: String,
+    api: String,
+    pid: Option<u32>,
+}
+
+impl Arguments {
+    /// Runs the cluster.
+    pub async fn run(self, log: &str) -> anyhow::Result<()> {
+        let began = Instant::now();
+        let mut signals = Signals::new()?;
+        let (root, temporary) = match &self.data {
+            Some(data) => (std::path::absolute(data).context("--data is no path")?, None),
+            None => {
+                let made = tempfile::Builder::new().prefix("lockstep-").tempdir();
+                let made = made.context("no temporary directory can be made: name one by --data")?;
+                (made.path().to_owned(), Some(made))
+            }
+        };
+        let mut nodes = self.start(&root, log)?;
+        let result = tokio::select! {
+            result = self.serve(&mut nodes, &root, began) => result,
+            () = signals.next() => Ok(()),
+        };
+        children::stop_all(nodes).await;
+        if let Some(temporary) = temporary {
+            temporary.close().context("the temporary directory cannot be removed")?;
+        }
+        result
+    }
+
+    fn start(&self, root: &Path, log: &str) -> anyhow::Result<Vec<Node>> {
+        std::fs::create_dir_all(root).with_context(|| format!("{} cannot be written", root.display()))?;
+        keys::cluster_or_new(root)?;
+        let cluster_key = root.join(keys::CLUSTER_FILE);
+        let count = usize::from(self.nodes);
+        let peer_ports = free_ports(0, count)?;
+        let api_ports = free_ports(API_PORT, count)?;
+        let mut nodes = Vec::new();
+        for (n, (peer_port, api_port)) in peer_ports.iter().zip(api_ports).enumerate() {
+            let others = peer_ports.iter().filter(|port| *port != peer_port);
+            let name = format!("node-{}", n + 1);
+            let plan = Plan {
+                data: root.join(&name),
+                name,
+                cluster_key: cluster_key.clone(),
+                peer_port: *peer_port,
+                api_port,
+                peers: others.map(|port| children::peer_address(*port)).collect(),
+                settings: self.assignments.clone(),
+                log: log.to_owned(),
+            };
+            nodes.push(plan.start()?);
+        }
+        Ok(nodes)
+    }
+
+    /// Says when all is ready, then reports nodes that end until none is left.
+    async fn serve(&self, nodes: &mut Vec<Node>, root: &Path, began: Instant) -> anyhow::Result<()> {
+        let bar = output::progress(None, "the nodes start");
+        let listed = one_cluster(nodes).await;
+        bar.finish_and_clear();
+        let listed = listed?;
+        let took = began.elapsed();
+        if self.json {
+            output::json(&document(&listed, root, took), false)?;
+        } else {
+            self.tell(&listed, took)?;
+        }
+        loop {
+            let (node, status) = children::first_to_end(nodes).await;
+            eprintln!("{}", node.ended(status));
+            if nodes.is_empty() {
+                eprintln!("No node is left.");
+                return Err(DidNotHold.into());
+            }
+            eprintln!("The others go on.");
+        }
+    }
+
+    fn tell(&self, listed: &[Listed], took: Duration) -> anyhow::Result<()> {
+        let mut table = output::table(["node", "role", "id", "API", "pid"]);
+        for node in listed {
+            let pid = node.pid.map_or_else(|| "-".into(), |pid| pid.to_string());
+            table.add_row([&node.name, node.role, output::short(&node.id), &node.api, &pid]);
+        }
+        output::print_table(&table)?;
+        let api = listed.first().map(|node| node.api.as_str()).unwrap_or_default();
+        let other = listed.last().map(|node| node.api.as_str()).unwrap_or_default();
+        output::line(&format!(
+            "\n{} nodes are ready, {} after the start. Ctrl-C ends them{}.\n\nTry this:\n\
+             \x20 curl {api}/v1/state\n\
+             \x20 curl -H 'content-type: application/json' {api}/v1/commands -d '{EXAMPLE}'\n\
+             \x20 curl {other}/v1/events\n\
+             \x20 lockstep status --api {other}",
+            listed.len(),
+            output::duration(took),
+            if self.data.is_some() { "; their data stays" } else { "" },
+        ))?;
+        Ok(())
+    }
+}
+
+/// A command that needs nothing to be there yet.
+const EXAMPLE: &str = r#"{"add_card": {"model": "tiny", "card": {"name": "Tiny", "weights_bytes": 1000000, "layers": 4, "context_tokens": 2048, "custom": true}}}"#;
+
+/// Waits until every node is ready and all agree on a leader among them.
+async fn one_cluster(nodes: &mut [Node]) -> anyhow::Result<Vec<Listed>> {
+    try_join_all(nodes.iter_mut().map(|node| node.ready(READY_WITHIN))).await?;
+    loop {
+        let mut clusters = Vec::new();
+        for node in nodes.iter_mut() {
+            let address = node.api().await?;
+            clusters.push((format!("http://{address}"), Client::local(address).cluster().await?));
+        }
+        let leader = &clusters[0].1["leader"];
+        let agreed = leader.is_string() && clusters.iter().all(|(_, cluster)| cluster["leader"] == *leader);
+        if agreed && clusters.iter().any(|(_, cluster)| cluster["me"] == *leader) {
+            return Ok(nodes.iter().zip(&clusters).map(|(node, (api, cluster))| listed(node, api, cluster)).collect());
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+fn listed(node: &Node, api: &str, cluster: &Value) -> Listed {
+    Listed {
+        name: node.name.clone(),
+        role: status::role(cluster),
+        id: cluster["me"].as_str().unwrap_or_default().to_owned(),
+        api: api.to_owned(),
+        pid: node.pid(),
+    }
+}
+
+fn document(listed: &[Listed], root: &Path, took: Duration) -> Value {
+    let nodes: Vec<Value> = listed
+        .iter()
+        .map(|node| {
+            let data = root.join(&node.name);
+            json!({"name": node.name, "role": node.role, "id": node.id, "api": node.api, "pid": node.pid, "data": data})
+        })
+        .collect();
+    json!({"nodes": nodes, "ready_ms": took.as_secs_f64() * 1e3, "cluster_key_file": root.join(keys::CLUSTER_FILE)})
+}
+
+/// So many free ports of loopback: those from `first` on that are free, or any if it is 0.
+fn free_ports(first: u16, count: usize) -> anyhow::Result<Vec<u16>> {
+    // All are held until all are found, so that none is found twice.
+    let mut held = Vec::new();
+    let mut wanted = (first..=u16::MAX).take(1000);
+    while held.len() < count {
+        let port = if first == 0 { 0 } else { wanted.next().unwrap_or(0) };
+        match TcpListener::bind((Ipv4Addr::LOCALHOST, port)) {
+            Ok(listener) => held.push(listener),
+            Err(error) if port == 0 => return Err(error).context("no port is free on 127.0.0.1"),
+            Err(_) => {}
+        }
+    }
+    held.iter().map(|listener| Ok(listener.local_addr()?.port())).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn free_ports_are_different_and_skip_those_in_use() {
+        let taken = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port();
+        let held = TcpListener::bind((Ipv4Addr::LOCALHOST, taken)).unwrap();
+        let ports = free_ports(taken, 3).unwrap();
+        assert!(!ports.contains(&taken), "{ports:?} holds {taken}, which is in use");
+        assert_eq!(ports.iter().collect::<BTreeSet<_>>().len(), 3);
+        drop(held);
+        assert_eq!(free_ports(0, 4).unwrap().len(), 4);
+    }
+
+    #[test]
+    fn the_example_is_a_command() {
+        let command: lockstep_inference::command::Command = serde_json::from_str(EXAMPLE).unwrap();
+        assert!(matches!(command, lockstep_inference::command::Command::AddCard { .. }));
+    }
+}

@@ -1,0 +1,127 @@
+//! One real node, put together: store, network, API, and the task that drives the core between them.
+
+mod disk;
+mod machine;
+mod surroundings;
+mod task;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Instant;
+
+use anyhow::Context as _;
+use lockstep_inference::Inference;
+use lockstep_replication::{Config, Node, Restored, Seed, wire};
+use prometheus_client::registry::Registry;
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+
+use crate::announce;
+use crate::api::{self, ApiConfig};
+use crate::config::NodeConfig;
+use crate::handle::{NodeHandle, Published};
+use crate::network::{self, NetworkConfig, NetworkEvent, NetworkLimits};
+use crate::store::{Store, keys};
+use disk::Disk;
+use surroundings::Process;
+use task::{Clock, Ended, Task};
+
+/// Requests of clients that may wait for the node's task; more wait with their clients.
+const REQUESTS: usize = 4096;
+
+/// Runs a node until `shutdown`, or until it cannot go on.
+///
+/// # Errors
+/// The data directory, a port or the configuration cannot be used, or the disk failed: as a sentence that says which.
+pub async fn run(config: NodeConfig, shutdown: CancellationToken) -> anyhow::Result<()> {
+    let data = config.data.clone();
+    let seed = Seed(libp2p::identity::ed25519::SecretKey::generate().as_ref().try_into().context("no randomness")?);
+    let nonce = seed.fork("boot").rng().number();
+    let opened = tokio::task::spawn_blocking(move || Store::open::<Inference>(&data, nonce)).await?;
+    let (store, restored): (Store, Restored<Inference>) = opened?;
+    let data = config.data.as_path();
+    announce::withdraw(data).with_context(|| format!("{} cannot be written", data.display()))?;
+    let keypair = keys::identity(data)?;
+    let cluster_key = match &config.cluster_key_file {
+        Some(file) => keys::cluster_from(file)?,
+        None => keys::cluster_or_new(data)?,
+    };
+    let me = network::node_of_keypair(&keypair).context("the identity is no ed25519 key")?;
+    tracing::info!(node = %me, data = %data.display(), start = restored.boot.starts, "starting");
+
+    let mut registry = Registry::default();
+    let (network, mut events) = network::start(
+        NetworkConfig {
+            keypair,
+            cluster_key: cluster_key.0,
+            listen: config.listen.clone(),
+            peers: config.peers.clone(),
+            mdns: config.mdns,
+            allow: (!config.allow.is_empty()).then(|| config.allow.clone()),
+            topics: wire::TOPICS,
+            limits: NetworkLimits::default(),
+        },
+        &mut registry,
+    )?;
+    let mut listening = Vec::new();
+    let mut early = Vec::new();
+    while listening.len() < config.listen.len() {
+        match events.next().await.context("the network ended")? {
+            NetworkEvent::Listening(address) => listening.push(address),
+            other => early.push(other),
+        }
+    }
+
+    let clock = Clock(Instant::now());
+    let (finished, results) = mpsc::unbounded_channel();
+    let reader = store.reader();
+    let disk = Disk::start(store, finished).context("no thread for the disk")?;
+    let replication = founders(&config);
+    let node = Node::new(me, replication, seed.fork("node"), restored, clock.now());
+    let first = Published { replica: node.replica().clone(), view: node.view(clock.now().at) };
+    let (published, changes) = watch::channel(Arc::new(first));
+    let (requests, inbox) = mpsc::channel(REQUESTS);
+    let handle = NodeHandle::new(requests, changes);
+
+    let surroundings = Process { data: data.to_owned(), reader: reader.clone(), network: Arc::new(registry) };
+    let token = config.api_token_file.as_ref().map(|file| keys::token(file)).transpose()?;
+    let api_config = ApiConfig { listen: config.api, token, hosts: config.api_hosts.clone() };
+    let api_shutdown = CancellationToken::new();
+    let served = api::serve(api_config, handle.clone(), reader, surroundings, api_shutdown.clone()).await?;
+    announce::api(data, served.address).context("the API's address cannot be announced")?;
+    announce::peer(data, &listening).context("the node's address cannot be announced")?;
+    tracing::info!(api = %format!("http://{}", served.address), "ready to be asked");
+    let machine = tokio::spawn(machine::report(handle, config.name.clone(), shutdown.clone()));
+
+    let task = Task {
+        node,
+        disk,
+        network,
+        events,
+        requests: inbox,
+        finished: results,
+        published,
+        clock,
+        waiting: BTreeMap::new(),
+        tickets: 0,
+        early,
+    };
+    let ended = task.run(shutdown).await;
+    machine.abort();
+    api_shutdown.cancel();
+    // The API's own task reports its errors itself.
+    let _ = served.task.await;
+    match ended {
+        Ended::Left => Ok(()),
+        Ended::Stopped(stop) => Err(stop.into()),
+    }
+}
+
+/// A node that was given others' addresses expects to found a cluster with all of them, if nothing else is said.
+fn founders(config: &NodeConfig) -> Config {
+    let mut replication = config.replication.clone();
+    if replication.founders == 1 {
+        replication.founders = config.peers.len() + 1;
+    }
+    replication
+}
