@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::app::App;
-use crate::id::{Boot, CommandId, Hash, Index, NodeId, ProposalId, Session};
+use crate::id::{CommandId, Hash, Index, NodeId, ProposalId, Session};
 use crate::time::Wall;
 
 /// All events of one command or one observation, or a change of the log's own affairs, in its place.
@@ -55,9 +55,9 @@ pub struct Opened {
 pub struct Founding {
     /// Drawn at random.
     pub id: u64,
-    /// The known nodes that it names, in order, each with the start under which it took part, if it did: a node that finds
-    /// itself named with another start has lost its disk since.
-    pub known: Vec<(NodeId, Option<Boot>)>,
+    /// The known nodes that it names, in order, each with its disk's number as far as that is known: a node that finds
+    /// itself named with another one has lost its disk since.
+    pub known: Vec<(NodeId, Option<u64>)>,
 }
 
 /// One change of the known nodes.
@@ -65,7 +65,12 @@ pub struct Founding {
 #[serde(rename_all = "snake_case")]
 pub enum KnownChange {
     /// A node joined.
-    Joined(NodeId),
+    Joined {
+        /// The node.
+        node: NodeId,
+        /// Its disk's number.
+        disk: Option<u64>,
+    },
     /// The operator forgot a node, or it was lost for a day.
     Forgotten(NodeId),
 }

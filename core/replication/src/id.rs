@@ -153,7 +153,8 @@ impl fmt::Display for Session {
 pub struct ProposalId {
     /// Who asks.
     pub node: NodeId,
-    /// A start or a change of branch takes a new, higher one, which shuts out older ones.
+    /// A start or a change of branch takes a new, higher one, which shuts out older ones. The upper half counts, the lower
+    /// one tells starts apart.
     pub generation: u64,
     /// Counts from 1 within the generation.
     pub n: u64,

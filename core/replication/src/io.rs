@@ -157,7 +157,7 @@ pub enum Work<A: App> {
     Trim {
         /// Log entries below this.
         log_below: Index,
-        /// Snapshots but these (named by their last entry's index).
+        /// Snapshots but these (named by one past their last entry).
         snapshots_but: Vec<Index>,
     },
     /// Read entries from the log.
@@ -213,6 +213,9 @@ pub struct WorkFailed(pub String);
 /// What a node keeps beside its log.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Kept {
+    /// Drawn when the disk was first used, so that a node under an old name with an empty disk is known for what it is; 0
+    /// until it is drawn.
+    pub disk: u64,
     /// The highest clock that it used or confirmed.
     pub clock: u64,
     /// The newest session that it confirmed.
@@ -266,6 +269,9 @@ pub enum Unknown {
     /// This node skipped the entries in question by a snapshot.
     #[error("this node caught up by a snapshot that does not tell; look at the state")]
     Skipped,
+    /// A leader refused it, but it had been sent to an earlier one.
+    #[error("the leader refused it, but an earlier leader may have ordered it")]
+    Contested,
     /// The entry was in a branch that lost.
     #[error("it was ordered in a branch of the log that lost, and was set aside")]
     SetAside,

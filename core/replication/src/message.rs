@@ -150,6 +150,8 @@ pub enum Message<A: App> {
 pub struct Standing {
     /// The node's start.
     pub boot: Boot,
+    /// The number of its disk.
+    pub disk: u64,
     /// The newest schema that it reads.
     pub schema: u32,
     /// The highest clock that it heard of.

@@ -1,7 +1,7 @@
 //! A node's own proposals: numbered, sent again until the log or a refusal shows what became of them, and the clients that
 //! wait for them. Knows nothing of who the leader is.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::app::App;
 use crate::config::Config;
@@ -13,6 +13,9 @@ use crate::time::{Moment, Span};
 
 #[derive(Clone, Debug)]
 pub(crate) struct Outbox<A: App> {
+    /// Drawn at this start: the lower half of its generations. A start that chooses from a state that is behind does not
+    /// take an earlier start's proposals for its own.
+    start: u32,
     /// The generation that the items are numbered in; 0 until there was one.
     generation: u64,
     /// Whether proposals may be sent in it. A start or a change of branch closes it: the next one is ordered first, and
@@ -33,6 +36,8 @@ pub(crate) struct Outbox<A: App> {
     resend_at: Option<Moment>,
     /// Whose entries are in the log, but not done yet.
     waiting: BTreeMap<(Index, Ticket), Moment>,
+    /// All clients that wait, the oldest first.
+    clients: BTreeSet<(Moment, Ticket)>,
 }
 
 #[derive(Clone, Debug)]
@@ -40,6 +45,8 @@ struct Item<A: App> {
     proposal: Proposal<A>,
     bytes: usize,
     client: Option<Client>,
+    /// Whether it was sent to a leader before the present one: that one may have ordered it, whatever this one says.
+    contested: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -54,9 +61,11 @@ pub(crate) type Replies<A> = Vec<(Ticket, Outcome<A>)>;
 /// What a proposal costs beside its own content.
 const ITEM_OVERHEAD: usize = 64;
 
-impl<A: App> Default for Outbox<A> {
-    fn default() -> Self {
+impl<A: App> Outbox<A> {
+    /// An outbox of a start with this nonce.
+    pub(crate) fn new(nonce: u64) -> Self {
         Outbox {
+            start: nonce as u32,
             generation: 0,
             open: false,
             asked: None,
@@ -68,11 +77,10 @@ impl<A: App> Default for Outbox<A> {
             sent: 1,
             resend_at: None,
             waiting: BTreeMap::new(),
+            clients: BTreeSet::new(),
         }
     }
-}
 
-impl<A: App> Outbox<A> {
     pub(crate) fn len(&self) -> usize {
         self.items.len() + self.waiting.len()
     }
@@ -108,7 +116,8 @@ impl<A: App> Outbox<A> {
             return None;
         }
         self.bytes += bytes;
-        self.items.insert(self.next_n, Item { proposal, bytes, client });
+        self.clients.extend(client.map(|client| (client.since, client.ticket)));
+        self.items.insert(self.next_n, Item { proposal, bytes, client, contested: false });
         self.next_n += 1;
         Some(())
     }
@@ -136,7 +145,7 @@ impl<A: App> Outbox<A> {
             if self.resend_at.is_some() && !due {
                 return None;
             }
-            let next = origin.generation.max(self.generation) + 1;
+            let next = (((origin.generation.max(self.generation) >> 32) + 1) << 32) | u64::from(self.start);
             let generation = *self.asked.insert(self.asked.map_or(next, |asked| asked.max(next)));
             self.resend_at = Some(now + config.propose_again);
             return Some(Propose { generation, floor: 1, items: Vec::new() });
@@ -176,6 +185,7 @@ impl<A: App> Outbox<A> {
     /// Another leader: it has seen none of this.
     pub(crate) fn new_leader(&mut self) {
         self.sent = self.sent.max(self.unsent);
+        self.items.range_mut(..self.unsent).for_each(|(_, item)| item.contested = true);
         self.unsent = 0;
         self.resend_at = None;
     }
@@ -196,8 +206,27 @@ impl<A: App> Outbox<A> {
 
     /// What the log went past without showing it was refused, by a leader whose word was lost.
     fn refuse_passed(&mut self) -> Replies<A> {
-        let clients = self.take_below(self.passed + 1).filter_map(|item| item.client);
-        clients.map(|client| (client.ticket, Outcome::Refused(Refused::Before))).collect()
+        let refused: Vec<Item<A>> = self.take_below(self.passed + 1).collect();
+        refused.into_iter().filter_map(|item| self.refuse(item, Refused::Before)).collect()
+    }
+
+    /// The client waits no more.
+    fn answer(&mut self, client: Client, outcome: Outcome<A>) -> (Ticket, Outcome<A>) {
+        self.clients.remove(&(client.since, client.ticket));
+        (client.ticket, outcome)
+    }
+
+    /// The leader refused an item. Who asked for what was done before is told so when that may be told.
+    fn refuse(&mut self, item: Item<A>, refused: Refused<A>) -> Option<(Ticket, Outcome<A>)> {
+        let client = item.client?;
+        match refused {
+            Refused::DoneBefore(index) => {
+                self.done_before(client.since, client.ticket, index);
+                None
+            }
+            _ if item.contested => Some(self.answer(client, Outcome::Unknown(Unknown::Contested))),
+            refused => Some(self.answer(client, Outcome::Refused(refused))),
+        }
     }
 
     /// Takes out the items whose number is lower.
@@ -239,21 +268,20 @@ impl<A: App> Outbox<A> {
     }
 
     /// A client asks for what was done before, at this index.
-    pub(crate) fn done_before(&mut self, now: Moment, ticket: Ticket, index: Index) {
-        self.waiting.insert((index, ticket), now);
+    pub(crate) fn done_before(&mut self, since: Moment, ticket: Ticket, index: Index) {
+        self.clients.insert((since, ticket));
+        self.waiting.insert((index, ticket), since);
     }
 
-    /// The leader refused some. Who asked for what was done before is told so when that may be told.
+    /// The leader refused some.
     pub(crate) fn refused(&mut self, generation: u64, items: Vec<(u64, Refused<A>)>) -> Replies<A> {
         if generation != self.generation {
             return Vec::new();
         }
         let mut replies = Vec::new();
         for (n, refused) in items {
-            let Some(client) = self.remove(n).and_then(|item| item.client) else { continue };
-            match refused {
-                Refused::DoneBefore(index) => self.done_before(client.since, client.ticket, index),
-                other => replies.push((client.ticket, Outcome::Refused(other))),
+            if let Some(item) = self.remove(n) {
+                replies.extend(self.refuse(item, refused));
             }
         }
         replies
@@ -278,7 +306,7 @@ impl<A: App> Outbox<A> {
             };
             match named {
                 Some(index) => self.done_before(client.since, client.ticket, index),
-                None => replies.push((client.ticket, Outcome::Unknown(Unknown::Skipped))),
+                None => replies.push(self.answer(client, Outcome::Unknown(Unknown::Skipped))),
             }
         }
         if renewed && self.asked == Some(origin.generation) {
@@ -295,18 +323,29 @@ impl<A: App> Outbox<A> {
         self.close();
         self.passed = if origin.generation == self.generation { origin.n } else { 0 };
         let gone = self.waiting.split_off(&(to, Ticket(0)));
-        gone.into_keys().map(|(_, ticket)| (ticket, Outcome::Unknown(Unknown::SetAside))).collect()
+        let clients = gone.into_iter().map(|((_, ticket), since)| Client { ticket, since });
+        clients.map(|client| self.answer(client, Outcome::Unknown(Unknown::SetAside))).collect()
     }
 
-    /// Clients may be told of everything up to this mark.
-    pub(crate) fn done(&mut self, mark: DoneMark) -> Replies<A> {
-        if self.waiting.first_key_value().is_none_or(|((index, _), _)| *index > mark.index) {
+    /// Another leader's log goes on from `next`: what the old one said of entries beyond is void.
+    pub(crate) fn doubt_beyond(&mut self, next: Index) -> Replies<A> {
+        let doubted = self.waiting.split_off(&(next, Ticket(0)));
+        let clients = doubted.into_iter().map(|((_, ticket), since)| Client { ticket, since });
+        clients.map(|client| self.answer(client, Outcome::Unknown(Unknown::TimedOut))).collect()
+    }
+
+    /// Clients may be told of everything up to this mark, as far as this node's own log shows it: up to before `next`.
+    pub(crate) fn done(&mut self, mark: DoneMark, next: Index) -> Replies<A> {
+        let until = mark.index.next().min(next);
+        if self.waiting.first_key_value().is_none_or(|((index, _), _)| *index >= until) {
             return Vec::new();
         }
-        let rest = self.waiting.split_off(&(mark.index.next(), Ticket(0)));
+        let rest = self.waiting.split_off(&(until, Ticket(0)));
         let done = std::mem::replace(&mut self.waiting, rest);
-        let reply = |(index, ticket)| (ticket, Outcome::Done { index, held: mark.held, of: mark.of });
-        done.into_keys().map(reply).collect()
+        let reply = |((index, ticket), since)| {
+            self.answer(Client { ticket, since }, Outcome::Done { index, held: mark.held, of: mark.of })
+        };
+        done.into_iter().map(reply).collect()
     }
 
     /// What the log went past was refused; if the leader's word on it is overdue, it was lost.
@@ -324,40 +363,33 @@ impl<A: App> Outbox<A> {
 
     /// When the oldest client has waited too long, or something has to be sent again.
     pub(crate) fn due(&self, config: &Config, led: bool) -> Option<Moment> {
-        let expiry = self.oldest().map(|since| since + config.reply_within);
+        let expiry = self.clients.first().map(|(since, _)| *since + config.reply_within);
         let resend = if led { self.resend_at.filter(|_| !self.items.is_empty()) } else { None };
         expiry.into_iter().chain(resend).min()
     }
 
-    fn oldest(&self) -> Option<Moment> {
-        let proposed = self.items.values().find_map(|item| item.client).map(|client| client.since);
-        let ordered = self.waiting.values().next().copied();
-        proposed.into_iter().chain(ordered).min()
-    }
-
     /// Tells those who have waited too long. Their proposals stay, and may still be done.
     pub(crate) fn expire(&mut self, now: Moment, within: Span) -> Replies<A> {
-        if self.oldest().is_none_or(|since| since + within > now) {
-            return Vec::new();
-        }
-        self.unknown(|client| client.since + within <= now, Unknown::TimedOut)
+        let rest = match self.clients.iter().find(|(since, _)| *since + within > now) {
+            Some(first) => self.clients.split_off(&first.clone()),
+            None => BTreeSet::new(),
+        };
+        let expired = std::mem::replace(&mut self.clients, rest);
+        self.tell(&expired, Unknown::TimedOut)
     }
 
     /// Tells all who wait that this node stops.
     pub(crate) fn stop(&mut self) -> Replies<A> {
-        self.unknown(|_| true, Unknown::Stopped)
+        let all = std::mem::take(&mut self.clients);
+        self.tell(&all, Unknown::Stopped)
     }
 
-    fn unknown(&mut self, which: impl Fn(&Client) -> bool, why: Unknown) -> Replies<A> {
-        let proposed = self.items.values_mut().filter_map(|item| item.client.take_if(|client| which(client)));
-        let mut tickets: Vec<Ticket> = proposed.map(|client| client.ticket).collect();
-        self.waiting.retain(|(_, ticket), since| {
-            let gone = which(&Client { ticket: *ticket, since: *since });
-            if gone {
-                tickets.push(*ticket);
-            }
-            !gone
-        });
-        tickets.into_iter().map(|ticket| (ticket, Outcome::Unknown(why))).collect()
+    fn tell(&mut self, clients: &BTreeSet<(Moment, Ticket)>, why: Unknown) -> Replies<A> {
+        if !clients.is_empty() {
+            let told = |client: &Client| clients.contains(&(client.since, client.ticket));
+            self.items.values_mut().for_each(|item| drop(item.client.take_if(|client| told(client))));
+            self.waiting.retain(|(_, ticket), since| !clients.contains(&(*since, *ticket)));
+        }
+        clients.iter().map(|(_, ticket)| (*ticket, Outcome::Unknown(why))).collect()
     }
 }

@@ -21,6 +21,7 @@ pub struct Replica<A: App> {
     stamp: Wall,
     founding: Option<u64>,
     known: OrdSet<NodeId>,
+    disks: OrdMap<NodeId, u64>,
     changed: Option<(Index, KnownChange)>,
     origins: OrdMap<NodeId, Origin>,
     commands: Commands,
@@ -67,6 +68,7 @@ impl<A: App> Default for Replica<A> {
             stamp: Wall::default(),
             founding: None,
             known: OrdSet::new(),
+            disks: OrdMap::new(),
             changed: None,
             origins: OrdMap::new(),
             commands: Commands::default(),
@@ -111,6 +113,11 @@ impl<A: App> Replica<A> {
         &self.known
     }
 
+    /// The number of the disk with which a node became known, as far as that is remembered.
+    pub fn disk(&self, node: NodeId) -> Option<u64> {
+        self.disks.get(&node).copied()
+    }
+
     /// The last change of the known nodes, and where it stands.
     pub fn changed(&self) -> Option<(Index, KnownChange)> {
         self.changed
@@ -152,6 +159,7 @@ impl<A: App> Replica<A> {
                 if let Some(Founding { id, known }) = founding {
                     self.founding = Some(*id);
                     self.known = known.iter().map(|(node, _)| *node).collect();
+                    self.disks = known.iter().filter_map(|(node, disk)| Some((*node, (*disk)?))).collect();
                     self.changed = None;
                 }
             }
@@ -161,12 +169,16 @@ impl<A: App> Replica<A> {
             }
             Body::Known(change) => {
                 match change {
-                    KnownChange::Joined(node) => self.known.insert(*node),
-                    KnownChange::Forgotten(node) => {
-                        self.origins.remove(node);
-                        self.known.remove(node)
+                    KnownChange::Joined { node, disk } => {
+                        self.known.insert(*node);
+                        self.disks.extend(disk.map(|disk| (*node, disk)));
                     }
-                };
+                    KnownChange::Forgotten(node) => {
+                        self.known.remove(node);
+                        self.disks.remove(node);
+                        self.origins.remove(node);
+                    }
+                }
                 self.changed = Some((index, *change));
             }
             Body::Decided(decided) => self.decided(decided, Place { index, stamp: self.stamp }),

@@ -67,7 +67,7 @@ impl Tally {
         let after = self.majority(known);
         let before = match change {
             None => return after,
-            Some(KnownChange::Joined(node)) => self.majority(&known.without(&node)),
+            Some(KnownChange::Joined { node, .. }) => self.majority(&known.without(&node)),
             Some(KnownChange::Forgotten(node)) => self.majority(&known.update(node)),
         };
         after.min(before)
@@ -106,7 +106,7 @@ mod tests {
 
     #[test]
     fn a_change_of_the_known_needs_both_majorities() {
-        let joined = Some(KnownChange::Joined(NodeId::example(4)));
+        let joined = Some(KnownChange::Joined { node: NodeId::example(4), disk: None });
         assert_eq!(tally(&[(1, 9), (4, 9), (2, 3)]).majority_across(&known(4), joined), Index(3));
         let forgotten = Some(KnownChange::Forgotten(NodeId::example(2)));
         assert_eq!(tally(&[(1, 9)]).majority_across(&known(1), forgotten), Index(0));

@@ -115,7 +115,6 @@ impl<A: App> Node<A> {
 
     fn begin_catching_up(&mut self, t: &mut Turn<'_, A>) {
         let Part::Following(following) = &self.part else { return };
-        self.gap.reset();
         self.catching_up.run.get_or_insert(Run {
             asked: t.at(),
             target: following.head_next,
@@ -129,6 +128,7 @@ impl<A: App> Node<A> {
     fn ask_snapshot(&mut self, t: &mut Turn<'_, A>, tries: u32) {
         let Part::Following(following) = &self.part else { return };
         let session = following.session;
+        self.gap.reset();
         self.counters.snapshots_requested += 1;
         self.catching_up.stage = Stage::Asking { again_at: t.at() + self.config.chunk_within, tries };
         t.send(session.leader, Message::RequestSnapshot { session, next: self.replica.next() });
@@ -137,6 +137,7 @@ impl<A: App> Node<A> {
     fn start_replay(&mut self, t: &mut Turn<'_, A>) {
         let Part::Following(following) = &self.part else { return };
         let session = following.session;
+        self.gap.reset();
         self.counters.replays_started += 1;
         self.catching_up.stage = Stage::Replaying { moved: t.at(), owed: 0 };
         let (from, window) = (self.replica.next(), self.config.replay_window as u64);
@@ -301,6 +302,9 @@ impl<A: App> Node<A> {
             t.send(source, Message::RequestChunk { snapshot, chunk });
         }
         self.counters.chunks_retried += fetch.retried() - before;
+        if fetch.stalled(t.at()) {
+            self.snapshot_failed(t, "nobody holds it any more".into());
+        }
     }
 
     pub(super) fn chunk_from(

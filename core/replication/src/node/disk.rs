@@ -90,6 +90,11 @@ impl Disk {
         self.unwritten.is_empty() && self.appending.is_none()
     }
 
+    /// Whether something is being kept.
+    pub(super) fn keeps(&self) -> bool {
+        self.pending.values().any(|pending| matches!(pending, Pending::Keep(_)))
+    }
+
     /// A snapshot from elsewhere takes the log's place.
     pub(super) fn installed(&mut self, next: Index) {
         self.unwritten.clear();

@@ -1,7 +1,7 @@
 //! Finding a leader: asking all for their standing, judging who should lead, opening a session. Raft's argument where more
 //! than half of the known nodes take part; where fewer do the cluster works on, unbacked.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use super::leading::Leading;
 use super::{Node, Part, Turn};
@@ -254,35 +254,36 @@ impl<A: App> Node<A> {
         if self.disk.rewinding || self.leaving.is_some() || self.stuck.is_some() {
             return;
         }
-        let Part::Seeking(seeking) = &mut self.part else { return };
+        let Part::Seeking(seeking) = &self.part else { return };
         if !seeking.asked {
-            seeking.asked = true;
-            let standing = self.standing(t.at());
-            t.broadcast(Message::Hello { standing, answer: true });
+            self.ask_all(t);
         }
         let Part::Seeking(seeking) = &self.part else { return };
         if let Some(until) = seeking.yielding_until {
             if t.at() >= until {
-                self.part = Part::Seeking(Seeking::begin(t.at()));
-                self.seek(t);
+                self.ask_all(t);
             }
             return;
         }
         let complete =
             seeking.hears.is_empty() && self.peers.connected().all(|peer| seeking.answers.contains_key(&peer));
+        let may_elect = seeking.hears.is_empty() && self.may_elect(seeking);
         let over = t.at() >= seeking.since + self.patience(seeking);
-        if !over && !(complete && self.suffice(seeking)) {
-            return;
-        }
-        if !seeking.hears.is_empty() || !self.may_elect(seeking) {
+        if may_elect && (over || complete && self.suffice(seeking)) {
+            self.elect(t);
+        } else if over {
             if seeking.hears.is_empty() {
                 t.put(Output::Notice(Notice::WaitingForPeers));
             }
-            self.part = Part::Seeking(Seeking::begin(t.at()));
-            self.seek(t);
-            return;
+            self.ask_all(t);
         }
-        self.elect(t);
+    }
+
+    /// Begins to collect answers, from the beginning.
+    fn ask_all(&mut self, t: &mut Turn<'_, A>) {
+        self.part = Part::Seeking(Seeking { asked: true, ..Seeking::begin(t.at()) });
+        let standing = self.standing(t.at());
+        t.broadcast(Message::Hello { standing, answer: true });
     }
 
     /// How long answers are waited for: half a second when most are connected, else long enough for them to come back.
@@ -345,8 +346,8 @@ impl<A: App> Node<A> {
             return;
         }
         let founding = mine.founding.is_none().then(|| {
-            let peers = seeking.answers.iter().map(|(node, standing)| (*node, Some(standing.boot)));
-            let known: BTreeMap<_, _> = peers.chain([(self.me, Some(self.boot))]).collect();
+            let peers = seeking.answers.iter().map(|(node, standing)| (*node, Some(standing.disk)));
+            let known: BTreeMap<_, _> = peers.chain([(self.me, Some(self.kept.disk))]).collect();
             (self.rng.number(), known.into_iter().collect())
         });
         let founding = founding.map(|(id, known)| Founding { id, known });
@@ -368,6 +369,8 @@ impl<A: App> Node<A> {
         self.catching_up = super::CatchingUp::default();
         self.outbox.new_leader();
         let opened = self.replica.next();
+        let replies = self.outbox.doubt_beyond(opened);
+        self.reply(t, replies);
         self.part = Part::Leading(Box::new(Leading::begin(session, opened, self.me, self.boot, t.at())));
         self.order(t, Body::Opened(Opened { session, founding })).expect("an opening is short");
         t.put(Output::Role(self.role()));
@@ -383,33 +386,35 @@ impl<A: App> Node<A> {
             return;
         }
         self.kept.damaged = false;
-        let connected: BTreeSet<NodeId> = self.peers.connected().collect();
-        let known = connected.into_iter().chain([self.me]).filter(|node| Some(*node) != without);
-        let known: BTreeMap<NodeId, _> = known.map(|node| (node, None)).collect();
+        let connected = self.peers.iter().filter(|(node, peer)| peer.connected && Some(*node) != without);
+        let disk = |standing: &Option<Standing>| standing.as_ref().map(|standing| standing.disk);
+        let peers = connected.map(|(node, peer)| (node, disk(&peer.standing)));
+        let known: BTreeMap<NodeId, _> = peers.chain([(self.me, Some(self.kept.disk))]).collect();
         let id = self.rng.number();
         self.open(t, Some(Founding { id, known: known.into_iter().collect() }));
     }
 
-    /// A founding was applied: whether it names this very start of this node, or one whose disk is lost.
-    pub(super) fn recognise(&mut self, t: &mut Turn<'_, A>, founding: Option<&Founding>) {
-        let Some(founding) = founding else { return };
-        if !self.fresh {
-            return;
-        }
-        let named = founding.known.iter().find(|(node, _)| *node == self.me);
-        if named.is_some_and(|(_, boot)| *boot == Some(self.boot)) {
+    /// Whether others know this node by a disk that it does not have any more.
+    pub(super) fn lost_its_disk(&self) -> bool {
+        self.fresh && self.replica.known().contains(&self.me) && self.replica.disk(self.me) != Some(self.kept.disk)
+    }
+
+    /// A founding was applied: a node that it names with its present disk need not catch up to know that it lost nothing.
+    pub(super) fn recognise(&mut self, t: &mut Turn<'_, A>) {
+        if self.fresh && self.replica.disk(self.me) == Some(self.kept.disk) {
             self.fresh = false;
             self.confirm(t);
         }
     }
 
-    /// An empty node has caught up: if others know it, its disk was lost, and its word may not count yet.
+    /// An empty node has caught up: if others know it by another disk, that one was lost, and its word may not count yet.
     pub(super) fn settle_in(&mut self, t: &mut Turn<'_, A>) {
         if !self.fresh {
             return;
         }
+        let damaged = self.lost_its_disk();
         self.fresh = false;
-        if self.replica.known().contains(&self.me) {
+        if damaged {
             self.kept.damaged = true;
             self.keep(t);
             t.put(Output::Notice(Notice::Damaged));
@@ -424,21 +429,46 @@ impl<A: App> Node<A> {
         t.broadcast(Message::Hello { standing, answer: true });
     }
 
-    /// A damaged node is whole again when more than half of the known nodes, without it, answered this start, and it holds
-    /// all that the furthest of them held.
+    /// A damaged node asks those who did not answer it yet.
+    pub(super) fn ask_to_heal(&mut self, t: &mut Turn<'_, A>) {
+        if !self.kept.damaged {
+            return;
+        }
+        let silent = self.replica.known().iter().filter(|node| !self.healing.answers.contains_key(*node));
+        for node in silent.copied().filter(|node| *node != self.me).collect::<Vec<_>>() {
+            self.ask(t, node);
+        }
+    }
+
+    /// A damaged node is whole again when at least half of the known nodes, itself not among them, answered this start, and
+    /// it holds all that the furthest of them held: every majority that it was ever part of has one of them in it, so what
+    /// was done by majority is among what they hold.
     pub(super) fn heal(&mut self, t: &mut Turn<'_, A>) {
-        let Part::Following(following) = &self.part else { return };
-        if !self.kept.damaged || self.fresh {
+        if !self.kept.damaged || self.fresh || self.disk.rewinding {
             return;
         }
         let known = self.replica.known();
-        let answers = || self.healing.answers.iter().filter(|(node, _)| known.contains(*node));
-        let clock = answers().map(|(_, standing)| standing.confirmed.map_or(0, |session| session.clock)).max();
-        let furthest = answers().map(|(_, standing)| standing.lineage.next).max();
-        let enough = answers().count() * 2 > known.len();
-        if enough && clock <= Some(following.session.clock) && furthest <= Some(self.disk.synced) {
+        // An empty node is whole if it has the disk by which it is known: it never stored anything.
+        let whole = |node: &NodeId, standing: &Standing| {
+            !standing.damaged && (standing.founding.is_some() || self.replica.disk(*node) == Some(standing.disk))
+        };
+        let answered = || self.healing.answers.iter();
+        let answers = || answered().filter(|(node, standing)| known.contains(*node) && whole(node, standing));
+        let confirmed = answers().filter_map(|(_, standing)| standing.confirmed).map(|session| session.clock).max();
+        let held = match &self.part {
+            Part::Following(following) => {
+                let furthest = answers().map(|(_, standing)| standing.lineage.next).max();
+                furthest <= Some(self.disk.synced) && confirmed <= Some(following.session.clock)
+            }
+            Part::Seeking(_) => {
+                let mine = self.replica.lineage();
+                self.disk.is_level() && answers().all(|(_, standing)| mine.contains(&standing.lineage))
+            }
+            Part::Leading(_) => false,
+        };
+        if held && answers().count() * 2 >= known.len() {
             self.kept.damaged = false;
-            self.kept.clock = self.kept.clock.max(clock.unwrap_or_default());
+            self.kept.clock = self.kept.clock.max(confirmed.unwrap_or_default());
             self.healing = Healing::default();
             self.keep(t);
             t.put(Output::Notice(Notice::Whole));

@@ -78,6 +78,8 @@ impl<A: App> Node<A> {
         self.buffer.reset(self.replica.next());
         self.gap.reset();
         self.outbox.new_leader();
+        let replies = self.outbox.doubt_beyond(self.replica.next());
+        self.reply(t, replies);
         self.serving.repairer.reset();
         self.confirm(t);
         self.catch_up_with(t);
@@ -177,6 +179,7 @@ impl<A: App> Node<A> {
             self.done_from(t, from, mark);
         }
         self.check_branch(t, &lead);
+        self.ask_to_heal(t);
     }
 
     /// The leader names the running hash of its log: where this node stands at the same index it must have the same one.
@@ -221,7 +224,7 @@ impl<A: App> Node<A> {
         if let Some(mark) = done
             && self.outbox.awaits_done()
         {
-            let replies = self.outbox.done(mark);
+            let replies = self.outbox.done(mark, self.replica.next());
             self.reply(t, replies);
         }
     }

@@ -162,8 +162,8 @@ impl<A: App> Node<A> {
         }
     }
 
-    /// Decides the proposals that are next in their origins' orders.
-    fn take_intake(&mut self, t: &mut Turn<'_, A>) {
+    /// Decides the proposals that are next in their origins' orders, as far as the disk keeps up.
+    pub(super) fn take_intake(&mut self, t: &mut Turn<'_, A>) {
         let origins: Vec<NodeId> = match &self.part {
             Part::Leading(leading) => leading.intake.ready().collect(),
             Part::Seeking(_) | Part::Following(_) => return,
@@ -349,7 +349,9 @@ impl<A: App> Node<A> {
         let gone = leading.lost_since.iter().find(|(node, since)| {
             known.contains(*node) && t.at().since(**since) >= self.config.forget_after && known.len() > 1
         });
-        let change = joins.map(KnownChange::Joined).or(gone.map(|(node, _)| KnownChange::Forgotten(*node)));
+        let disk = |node| self.peers.get(node).and_then(|peer| peer.standing.as_ref()).map(|standing| standing.disk);
+        let joined = joins.map(|node| KnownChange::Joined { node, disk: disk(node) });
+        let change = joined.or(gone.map(|(node, _)| KnownChange::Forgotten(*node)));
         if let Some(change) = change {
             let _ = self.order(t, Body::Known(change));
         }
@@ -385,12 +387,15 @@ impl<A: App> Node<A> {
         if leading.done.is_some_and(|done| done.index >= index) {
             return;
         }
-        let held = leading.tally.holders(known, index) as u32;
+        // What most hold is not done by majority before the session's own mark is: until then a later session may still
+        // be backed without it, so no more than half is promised.
+        let holders = leading.tally.holders(known, index);
+        let held = if by_majority >= Some(index) { holders } else { holders.min(known.len() / 2) } as u32;
         if held == 0 {
             return;
         }
         let mark = DoneMark { session: leading.session, index, held, of: known.len() as u32 };
-        let replies = self.outbox.done(mark);
+        let replies = self.outbox.done(mark, self.replica.next());
         self.reply(t, replies);
         let Part::Leading(leading) = &mut self.part else { return };
         leading.done = Some(mark);

@@ -127,7 +127,7 @@ impl<A: App> Node<A> {
             catching_up: CatchingUp::default(),
             caught_up: Vec::new(),
             serving: Serving::default(),
-            outbox: Outbox::default(),
+            outbox: Outbox::new(restored.boot.nonce),
             probes: Probes::default(),
             telemetry: A::Telemetry::default(),
             busy_until: now.at,
@@ -139,6 +139,9 @@ impl<A: App> Node<A> {
             counters: Counters::default(),
             config,
         };
+        if node.kept.disk == 0 {
+            node.kept.disk = node.rng.number().max(1);
+        }
         node.restore(restored);
         node
     }
@@ -150,6 +153,9 @@ impl<A: App> Node<A> {
         }
         let mut turn = Turn { now, out };
         let t = &mut turn;
+        if self.kept.disk != self.on_disk.disk && !self.disk.keeps() {
+            self.keep(t);
+        }
         match input {
             Input::Wake => {}
             Input::Connected(peer) => self.connected(t, peer),
@@ -188,7 +194,7 @@ impl<A: App> Node<A> {
             wake(self.probes.due(), Why::Probe),
             wake(self.gap.due().filter(|_| self.may_catch_up()), Why::Gap),
             wake(self.catching_up.due(&self.config).filter(|_| self.may_catch_up()), Why::Transfer),
-            wake(self.serving.repairer.due(), Why::Repair),
+            wake(self.serving.repairer.due().filter(|_| self.session().is_some()), Why::Repair),
             wake(self.outbox.due(&self.config, self.leader().is_some()), Why::Proposals),
             wake(self.leaving.as_ref().and_then(Leaving::due), Why::Campaign),
         ]
@@ -221,6 +227,8 @@ impl<A: App> Node<A> {
             self.lead(t);
         }
         self.flush(t);
+        self.take_intake(t);
+        self.tell_done(t);
         self.catch_up(t);
         self.serve(t);
         self.leave(t);
@@ -400,13 +408,14 @@ impl<A: App> Node<A> {
         };
         Standing {
             boot: self.boot,
+            disk: self.kept.disk,
             schema: A::SCHEMA,
             clock: self.clock.max(self.on_disk.clock),
             confirmed: self.on_disk.confirmed,
             founding: self.replica.founding(),
             lineage: self.replica.lineage().clone(),
             seniority: self.kept.led,
-            damaged: self.kept.damaged,
+            damaged: self.kept.damaged || self.lost_its_disk(),
             session,
         }
     }
@@ -426,7 +435,7 @@ impl<A: App> Node<A> {
                     self.outbox.ordered(id, entry.index);
                 }
             }
-            Body::Opened(opened) => self.recognise(t, opened.founding.as_ref()),
+            Body::Opened(_) => self.recognise(t),
             Body::Generation { .. } | Body::Backed | Body::Known(_) => {}
         }
         self.disk.write(record.bytes.clone(), entry.index);

@@ -6,9 +6,6 @@ use crate::id::{CommandId, Ticket};
 use crate::io::{NotTaken, Outcome};
 use crate::message::Message;
 
-/// How many messages of proposals leave in one pass.
-const MESSAGES: usize = 16;
-
 impl<A: App> Node<A> {
     /// A client's command. There will be one reply.
     pub(super) fn command(&mut self, t: &mut Turn<'_, A>, ticket: Ticket, id: Option<CommandId>, command: A::Command) {
@@ -46,7 +43,8 @@ impl<A: App> Node<A> {
         }
         let replies = self.outbox.give_up_passed(t.at());
         self.reply(t, replies);
-        for _ in 0..MESSAGES {
+        // It ends: each round sends more of what the outbox holds.
+        loop {
             let to = match &self.part {
                 Part::Seeking(_) => return,
                 Part::Following(following) => following.session.leader,

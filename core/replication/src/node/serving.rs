@@ -224,8 +224,7 @@ impl<A: App> Node<A> {
 
     pub(super) fn encoded(&mut self, t: &mut Turn<'_, A>, periodic: bool, snapshot: Snapshot) {
         self.counters.snapshots_encoded += 1;
-        if !self.replica.lineage().contains(&snapshot.manifest.lineage) {
-            // The log was cut meanwhile.
+        if self.disk.rewinding || !self.replica.lineage().contains(&snapshot.manifest.lineage) {
             self.serving.periodic.failed();
             self.not_encoded(t, WorkFailed("the log was cut meanwhile".into()));
             return;
@@ -245,7 +244,7 @@ impl<A: App> Node<A> {
 
     /// A snapshot never stands for more than the log beside it does.
     pub(super) fn save_if_synced(&mut self, t: &mut Turn<'_, A>) {
-        let synced = self.disk.synced;
+        let synced = if self.disk.rewinding { Index(0) } else { self.disk.synced };
         if let Some(snapshot) = self.serving.unsaved.take_if(|snapshot| snapshot.manifest.next() <= synced) {
             let next = snapshot.manifest.next();
             self.work(t, Pending::Save { next }, Work::Save(snapshot));

@@ -5,7 +5,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use lockstep_replication::entry::Entry;
 use lockstep_replication::io::{Notice, Stop, Work, Worked};
 use lockstep_replication::message::Message;
-use lockstep_replication::{Hash, Index, Input, Node, NodeId, Now, Operator, Outcome, Output, Ticket, WorkId, wire};
+use lockstep_replication::{
+    Hash, Index, Input, Node, NodeId, Now, Operator, Outcome, Output, Role, Ticket, WorkId, wire,
+};
 
 use super::checks::spoken;
 use super::kv::Kv;
@@ -180,7 +182,13 @@ impl World {
             return Err(format!("L9: {node:?} answers {ticket:?}, which nobody drew"));
         };
         let log = self.process(node).applied;
-        self.promises.reply(&self.ledger, log, uid, attempts, outcome)?;
+        let now = self.machines[&node].clock.now(self.time);
+        let view = self.process(node).node.view(now.at);
+        let session = match view.role {
+            Role::Seeking => view.confirmed,
+            Role::Following(session) | Role::Leading(session) => Some(session),
+        };
+        self.promises.reply(&self.ledger, (session, log), uid, attempts, outcome)?;
         if let Outcome::Done { index, held, of } = outcome
             && held * 2 > *of
             && !self.plan.loses_data()

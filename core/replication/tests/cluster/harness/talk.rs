@@ -1,7 +1,7 @@
 //! A conversation: nodes that hear each other at once, whose disks are done at once, under a clock that the test moves.
 //! What is said is written down in short lines, which tests compare word by word.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use lockstep_replication::entry::{Body, KnownChange};
 use lockstep_replication::io::{Kept, Notice, Work, Worked};
@@ -17,6 +17,8 @@ use super::kv::{By, Command, Kv, What, asked_by};
 pub(crate) struct Talk {
     nodes: BTreeMap<u8, Party>,
     time: Moment,
+    /// Who is connected to whom, both ways.
+    links: BTreeSet<(u8, u8)>,
     inputs: VecDeque<(u8, Input<Kv>)>,
     lines: Vec<String>,
     loses: Option<Loses>,
@@ -43,8 +45,8 @@ fn id(n: u8) -> NodeId {
 
 impl Talk {
     pub(crate) fn new() -> Talk {
-        let (nodes, inputs, lines) = Default::default();
-        Talk { nodes, time: Moment(0), inputs, lines, loses: None, tickets: 0 }
+        let (nodes, links, inputs, lines) = Default::default();
+        Talk { nodes, time: Moment(0), links, inputs, lines, loses: None, tickets: 0 }
     }
 
     /// Node `n` starts, from its disk if it was here before.
@@ -57,25 +59,29 @@ impl Talk {
         self.nodes.insert(n, Party { node, disk, boot });
     }
 
-    /// Node `n` is gone, and its disk with it.
-    pub(crate) fn vanish(&mut self, n: u8) {
-        self.nodes.remove(&n);
-        for other in self.others(n) {
-            self.inputs.push_back((other, Input::Disconnected(id(n))));
-        }
-        self.settle();
-    }
-
     /// These two connect.
     pub(crate) fn meet(&mut self, a: u8, b: u8) {
+        self.links.extend([(a, b), (b, a)]);
         self.inputs.extend([(a, Input::Connected(id(b))), (b, Input::Connected(id(a)))]);
         self.settle();
     }
 
-    /// These two lose their connection.
-    pub(crate) fn part(&mut self, a: u8, b: u8) {
-        self.inputs.extend([(a, Input::Disconnected(id(b))), (b, Input::Disconnected(id(a)))]);
-        self.settle();
+    /// Node `to` hears a hello of another machine that runs from a copy of node `n`'s disk.
+    pub(crate) fn forge_hello(&mut self, n: u8, to: u8) {
+        let boot = Boot { starts: self.nodes[&n].boot.starts, nonce: 999 };
+        let standing = Standing {
+            boot,
+            disk: 1,
+            schema: 1,
+            clock: 0,
+            confirmed: None,
+            founding: None,
+            lineage: Default::default(),
+            seniority: 0,
+            damaged: false,
+            session: None,
+        };
+        self.tell(to, Input::Message { from: id(n), message: Message::Hello { standing, answer: true } });
     }
 
     /// From now on such messages are lost.
@@ -127,8 +133,8 @@ impl Talk {
         Now { at: self.time, wall: Wall(self.time.0 / 1_000_000) }
     }
 
-    fn others(&self, n: u8) -> Vec<u8> {
-        self.nodes.keys().copied().filter(|other| *other != n).collect()
+    fn connected(&self, n: u8) -> Vec<u8> {
+        self.links.iter().filter(|(from, _)| *from == n).map(|(_, to)| *to).collect()
     }
 
     fn settle(&mut self) {
@@ -147,7 +153,7 @@ impl Talk {
         match output {
             Output::Send { to, message } => self.carry(n, to.0[0], message),
             Output::Broadcast(message) => {
-                for to in self.others(n) {
+                for to in self.connected(n) {
                     self.carry(n, to, message.clone());
                 }
             }
@@ -163,7 +169,7 @@ impl Talk {
                     Body::Opened(opened) => format!("session {}", short(opened.session)),
                     Body::Backed => "the mark".into(),
                     Body::Generation { node, generation } => format!("generation {generation} of {}", node.0[0]),
-                    Body::Known(KnownChange::Joined(node)) => format!("{} joins", node.0[0]),
+                    Body::Known(KnownChange::Joined { node, .. }) => format!("{} joins", node.0[0]),
                     Body::Known(KnownChange::Forgotten(node)) => format!("{} is forgotten", node.0[0]),
                     Body::Decided(_) => asked_by(&entry).map_or("an event".into(), |by| format!("command {}", by.uid)),
                 };
@@ -184,6 +190,7 @@ impl Talk {
             Output::Role(Role::Following(session)) => self.line(n, &format!("follows {}", short(session))),
             Output::Role(Role::Leading(session)) => self.line(n, &format!("leads {}", short(session))),
             Output::Refuse { peer, reject } => self.line(n, &format!("refuses {}: {reject:?}", peer.0[0])),
+            Output::Notice(Notice::SetAside(name)) => self.line(n, &format!("sets aside {name}")),
             Output::Notice(notice) => {
                 if let Notice::OtherFounding { peer, we_yield } = notice {
                     let yields = if we_yield { "yields" } else { "does not yield" };
@@ -201,6 +208,9 @@ impl Talk {
     }
 
     fn carry(&mut self, from: u8, to: u8, message: Message<Kv>) {
+        if !self.links.contains(&(from, to)) {
+            return;
+        }
         let Some(what) = spoken(&message) else {
             self.inputs.push_back((to, Input::Message { from: id(from), message }));
             return;
@@ -229,7 +239,8 @@ impl Talk {
     }
 
     fn line(&mut self, n: u8, what: &str) {
-        self.lines.push(format!("{} ms, {n} {what}", self.time.0 / 1_000_000));
+        // To the tenth of a second: some delays are drawn.
+        self.lines.push(format!("{} ms, {n} {what}", self.time.0 / 100_000_000 * 100));
     }
 }
 

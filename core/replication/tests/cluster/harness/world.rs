@@ -20,7 +20,7 @@ use super::workload::Clients;
 use super::{MILLIS, SECONDS, between};
 
 /// The most events of one run: far more than any needs, so that nodes which excite each other without end are caught.
-const EVENTS_AT_MOST: u64 = 2_000_000;
+const EVENTS_AT_MOST: u64 = 400_000;
 
 /// A world in the middle of a run.
 pub(crate) struct World {

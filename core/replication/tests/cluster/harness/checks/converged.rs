@@ -1,27 +1,28 @@
 //! L13: when faults stop, all nodes reach one session, one index, one state. If not, each node says why.
 
-use lockstep_replication::{NodeId, Role, View};
+use lockstep_replication::{NodeId, Role, Session, View};
 
 /// Why these nodes do not agree yet; none if they do.
 pub(crate) fn disagreement(views: &[(NodeId, Option<View>)]) -> Option<String> {
-    let mut first: Option<&View> = None;
+    let mut first: Option<(&View, Session)> = None;
     for (node, view) in views {
         let Some(view) = view else { return Some(format!("{node:?} is down")) };
-        if matches!(view.role, Role::Seeking) {
-            return Some(format!("{node:?} seeks a leader"));
+        let session = match view.role {
+            Role::Seeking => return Some(format!("{node:?} seeks a leader")),
+            Role::Following(session) | Role::Leading(session) => session,
+        };
+        if view.confirmed != Some(session) && !view.damaged {
+            return Some(format!("{node:?} is in session {session} and did not confirm it"));
         }
         if !view.ready {
             return Some(format!("{node:?} is not ready: {}", view.not_ready.as_deref().unwrap_or("no reason given")));
         }
-        if view.damaged {
+        if view.damaged && may_heal(view, views) {
             return Some(format!("{node:?} is damaged"));
         }
-        let first = first.get_or_insert(view);
-        if (view.leader, view.confirmed) != (first.leader, first.confirmed) {
-            return Some(format!(
-                "{node:?} is in session {:?}, {:?} in {:?}",
-                view.confirmed, first.me, first.confirmed
-            ));
+        let (first, first_session) = *first.get_or_insert((view, session));
+        if session != first_session {
+            return Some(format!("{node:?} is in session {session}, {:?} in {first_session}", first.me));
         }
         if view.next != first.next || view.synced != view.next {
             return Some(format!(
@@ -34,6 +35,22 @@ pub(crate) fn disagreement(views: &[(NodeId, Option<View>)]) -> Option<String> {
         }
     }
     None
+}
+
+/// Whether enough known nodes are whole for a damaged one to become whole: more than half, without it. Else the operator
+/// must decide.
+fn may_heal(damaged: &View, views: &[(NodeId, Option<View>)]) -> bool {
+    let known = damaged.nodes.iter().filter(|(_, seen)| seen.known);
+    let is_whole =
+        |node: &NodeId| views.iter().any(|(id, view)| id == node && view.as_ref().is_some_and(|view| !view.damaged));
+    known.clone().filter(|(node, _)| is_whole(node)).count() * 2 > known.count()
+}
+
+/// Whether nobody who holds a log is whole: then nothing happens until the operator decides.
+pub(crate) fn waits_for_operator(views: &[(NodeId, Option<View>)]) -> bool {
+    let mut holders =
+        views.iter().filter_map(|(_, view)| view.as_ref()).filter(|view| view.founding.is_some()).peekable();
+    holders.peek().is_some() && holders.all(|view| view.damaged)
 }
 
 /// What each node says of itself, a line each.

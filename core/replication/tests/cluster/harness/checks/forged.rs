@@ -103,10 +103,19 @@ fn an_answer_that_the_log_does_not_show_breaks_l9() {
     log.add(0, asked(1, 1)).expect("it is next");
     let mut promises = Promises::default();
     let done = |index| Outcome::Done { index: Index(index), held: 2, of: 3 };
-    promises.reply(&log.ledger, log.hash, 1, 1, &done(1)).expect("it stands there");
-    breaks("L9", promises.reply(&log.ledger, log.hash, 2, 1, &done(1)));
-    breaks("L9", promises.reply(&log.ledger, log.hash, 1, 1, &done(0)));
-    breaks("L9", promises.reply(&log.ledger, log.hash, 2, 1, &Outcome::Refused(Refused::DoneBefore(Index(1)))));
+    promises.reply(&log.ledger, (Some(session(1)), log.hash), 1, 1, &done(1)).expect("it stands there");
+    breaks("L9", promises.reply(&log.ledger, (Some(session(1)), log.hash), 2, 1, &done(1)));
+    breaks("L9", promises.reply(&log.ledger, (Some(session(1)), log.hash), 1, 1, &done(0)));
+    breaks(
+        "L9",
+        promises.reply(
+            &log.ledger,
+            (Some(session(1)), log.hash),
+            2,
+            1,
+            &Outcome::Refused(Refused::DoneBefore(Index(1))),
+        ),
+    );
 }
 
 #[test]
@@ -114,8 +123,8 @@ fn what_was_refused_and_comes_all_the_same_breaks_l9() {
     let mut log = Forged::founded();
     let mut promises = Promises::default();
     let (refused, not_taken) = (Outcome::Refused(Refused::Before), Outcome::NotTaken(NotTaken::Full));
-    promises.reply(&log.ledger, log.hash, 1, 1, &refused).expect("a refusal");
-    promises.reply(&log.ledger, log.hash, 2, 1, &not_taken).expect("another");
+    promises.reply(&log.ledger, (Some(session(1)), log.hash), 1, 1, &refused).expect("a refusal");
+    promises.reply(&log.ledger, (Some(session(1)), log.hash), 2, 1, &not_taken).expect("another");
     for (uid, turn) in [(1, 1), (2, 2)] {
         log.add(0, asked(uid, turn)).expect("it is next");
         breaks("L9", promises.ordered(&log.ledger, log.hash));
@@ -138,17 +147,39 @@ fn a_backed_session_without_what_was_promised_breaks_l12() {
     let without = log.hash;
 
     let mut first = Promises::default();
-    first.reply(&log.ledger, promised, 1, 1, &majority).expect("nothing else is there yet");
+    first.reply(&log.ledger, (Some(session(1)), promised), 1, 1, &majority).expect("nothing else is there yet");
     breaks("L12", first.ordered(&log.ledger, without));
     let mut last = Promises::default();
     last.ordered(&log.ledger, without).expect("nothing was promised yet");
-    breaks("L12", last.reply(&log.ledger, promised, 1, 1, &majority));
+    breaks("L12", last.reply(&log.ledger, (Some(session(1)), promised), 1, 1, &majority));
 
     let mut alone = Promises::default();
-    alone.reply(&log.ledger, promised, 1, 1, &few).expect("it is there");
+    alone.reply(&log.ledger, (Some(session(1)), promised), 1, 1, &few).expect("it is there");
     alone.ordered(&log.ledger, without).expect("few held it");
     breaks("L12", alone.end(&log.ledger, without, &[].into()));
     alone.end(&log.ledger, without, &[1].into()).expect("it was set aside");
+}
+
+#[test]
+fn an_old_entry_that_a_later_session_gets_done_is_promised_from_then_on() {
+    let mut log = Forged::founded();
+    let founding = log.hash;
+    log.add(0, asked(1, 1)).expect("it is next");
+    log.add(0, opened(3, None)).expect("a higher session");
+    log.add(0, Body::Backed).expect("its mark");
+    let with = log.hash;
+    let mut without = |clock| {
+        log.hash = founding;
+        log.add(0, opened(clock, None)).expect("a higher session");
+        log.add(0, Body::Backed).expect("its mark");
+        log.hash
+    };
+    let (before, after) = (without(2), without(4));
+    let mut promises = Promises::default();
+    promises.ordered(&log.ledger, before).expect("nothing was promised yet");
+    let majority = Outcome::Done { index: Index(1), held: 2, of: 3 };
+    promises.reply(&log.ledger, (Some(session(3)), with), 1, 1, &majority).expect("session 2 came before");
+    breaks("L12", promises.ordered(&log.ledger, after));
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use lockstep_replication::message::Refused;
-use lockstep_replication::{Hash, Index, Outcome};
+use lockstep_replication::{Hash, Index, Outcome, Session};
 
 use super::ledger::Ledger;
 use crate::harness::kv::Kv;
@@ -11,8 +11,9 @@ use crate::harness::kv::Kv;
 /// What was promised.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Promises {
-    /// Beginnings of logs that were done by majority; in each founding the longest, for they continue each other.
-    by_majority: BTreeMap<u64, Hash>,
+    /// Beginnings of logs that were done by majority, by founding and the session in which they were: an entry may be
+    /// older than the session that gets it done. In each the longest, for they continue each other.
+    by_majority: BTreeMap<u64, BTreeMap<Session, Hash>>,
     /// All marks, by founding.
     marks: BTreeMap<u64, Vec<Hash>>,
     /// Commands that were done, each with the founding that it was done in.
@@ -24,18 +25,24 @@ pub(crate) struct Promises {
 }
 
 impl Promises {
-    /// A client is answered by a node whose log is `log`. `attempts` is how often the command was given to a node.
+    /// A client is answered by a node in `session` whose log is `log`. `attempts` is how often the command was given to
+    /// a node.
     pub(crate) fn reply(
         &mut self,
         ledger: &Ledger,
-        log: Hash,
+        (session, log): (Option<Session>, Hash),
         uid: u64,
         attempts: u32,
         outcome: &Outcome<Kv>,
     ) -> Result<(), String> {
         let name = match outcome {
             Outcome::Done { index, held, of } => {
-                self.done_at(ledger, log, uid, *index, held * 2 > *of)?;
+                let hash = self.done_at(ledger, log, uid, *index)?;
+                if held * 2 > *of {
+                    let session =
+                        session.ok_or("L9: a node without a leader says that something is done by majority")?;
+                    self.by_majority(ledger, session, hash)?;
+                }
                 "done"
             }
             Outcome::Refused(Refused::DoneBefore(_)) => {
@@ -64,7 +71,7 @@ impl Promises {
         Ok(())
     }
 
-    fn done_at(&mut self, ledger: &Ledger, log: Hash, uid: u64, index: Index, majority: bool) -> Result<(), String> {
+    fn done_at(&mut self, ledger: &Ledger, log: Hash, uid: u64, index: Index) -> Result<Hash, String> {
         let there = ledger.cut(log, index).and_then(|hash| ledger.beginning(hash).map(|entry| (hash, entry)));
         let Some((hash, entry)) = there.filter(|(_, entry)| entry.asked.is_some_and(|by| by.uid == uid)) else {
             return Err(format!(
@@ -72,20 +79,27 @@ impl Promises {
             ));
         };
         self.done.insert(uid, entry.founding);
-        if !majority {
-            return Ok(());
+        Ok(hash)
+    }
+
+    fn by_majority(&mut self, ledger: &Ledger, session: Session, hash: Hash) -> Result<(), String> {
+        let Some(entry) = ledger.beginning(hash) else { return Ok(()) };
+        let promises = self.by_majority.entry(entry.founding).or_default();
+        if let Some(other) =
+            promises.values().find(|other| !ledger.leads_to(**other, hash) && !ledger.leads_to(hash, **other))
+        {
+            return Err(format!(
+                "L12: entries {} and {} are both done by majority, on two branches",
+                entry.index,
+                ledger.next(*other)
+            ));
         }
-        let longest = *self.by_majority.entry(entry.founding).or_insert(hash);
-        if !ledger.leads_to(longest, hash) && !ledger.leads_to(hash, longest) {
-            return Err(format!("L12: command {uid} is done by majority at {index}, beside another log's promises"));
+        let longest = promises.entry(session).or_insert(hash);
+        if ledger.next(hash) > ledger.next(*longest) {
+            *longest = hash;
         }
-        if ledger.next(hash) > ledger.next(longest) {
-            self.by_majority.insert(entry.founding, hash);
-        }
-        for mark in self.marks.get(&entry.founding).into_iter().flatten() {
-            later_holds(ledger, hash, *mark)?;
-        }
-        Ok(())
+        let mut marks = self.marks.get(&entry.founding).into_iter().flatten();
+        marks.try_for_each(|mark| later_holds(ledger, session, hash, *mark))
     }
 
     /// A client tries a command once more.
@@ -101,8 +115,8 @@ impl Promises {
         }
         if entry.marks {
             self.marks.entry(entry.founding).or_default().push(hash);
-            if let Some(promised) = self.by_majority.get(&entry.founding) {
-                later_holds(ledger, *promised, hash)?;
+            for (session, promised) in self.by_majority.get(&entry.founding).into_iter().flatten() {
+                later_holds(ledger, *session, *promised, hash)?;
             }
         }
         Ok(())
@@ -111,9 +125,8 @@ impl Promises {
     /// At the end, when all agree on one log: everything done is in it or in a set-aside file.
     pub(crate) fn end(&self, ledger: &Ledger, log: Hash, aside: &BTreeSet<u64>) -> Result<(), String> {
         let founding = ledger.beginning(log).map_or(0, |entry| entry.founding);
-        if let Some(promised) = self.by_majority.get(&founding)
-            && !ledger.leads_to(*promised, log)
-        {
+        let promises = self.by_majority.get(&founding).into_iter().flat_map(BTreeMap::values);
+        if let Some(promised) = promises.into_iter().find(|promised| !ledger.leads_to(**promised, log)) {
             let index = ledger.next(*promised);
             return Err(format!("L12: what was done by majority before {index} is not in the log that won"));
         }
@@ -123,13 +136,13 @@ impl Promises {
     }
 }
 
-/// What was promised in a session is in every later one that is backed.
-fn later_holds(ledger: &Ledger, promised: Hash, mark: Hash) -> Result<(), String> {
+/// What was done by majority in a session is in every later one that is backed.
+fn later_holds(ledger: &Ledger, session: Session, promised: Hash, mark: Hash) -> Result<(), String> {
     let (Some(early), Some(late)) = (ledger.beginning(promised), ledger.beginning(mark)) else { return Ok(()) };
-    if late.session > early.session && !ledger.leads_to(promised, mark) {
+    if late.session > session && !ledger.leads_to(promised, mark) {
         return Err(format!(
-            "L12: entry {} of session {} was done by majority; session {} is backed without it",
-            early.index, early.session, late.session
+            "L12: entry {} was done by majority in session {session}; session {} is backed without it",
+            early.index, late.session
         ));
     }
     Ok(())
