@@ -387,7 +387,9 @@ impl<A: App> Outbox<A> {
     fn tell(&mut self, clients: &BTreeSet<(Moment, Ticket)>, why: Unknown) -> Replies<A> {
         if !clients.is_empty() {
             let told = |client: &Client| clients.contains(&(client.since, client.ticket));
-            self.items.values_mut().for_each(|item| drop(item.client.take_if(|client| told(client))));
+            for item in self.items.values_mut() {
+                item.client.take_if(|client| told(client));
+            }
             self.waiting.retain(|(_, ticket), since| !clients.contains(&(*since, *ticket)));
         }
         clients.iter().map(|(_, ticket)| (*ticket, Outcome::Unknown(why))).collect()

@@ -23,6 +23,8 @@ pub(crate) struct Peer {
     pub(crate) standing: Option<Standing>,
     /// When it was last asked for its standing, so that asking has a limit.
     pub(crate) asked: Option<Moment>,
+    /// When it was last told of this node's standing unasked, likewise.
+    pub(crate) told: Option<Moment>,
 }
 
 impl Peers {

@@ -145,6 +145,7 @@ fn unknown_code(why: Unknown) -> &'static str {
     match why {
         Unknown::TimedOut => "timed_out",
         Unknown::Skipped => "skipped",
+        Unknown::Contested => "contested",
         Unknown::SetAside => "set_aside",
         Unknown::Stopped => "stopped",
     }

@@ -25,8 +25,17 @@ pub fn report(error: &anyhow::Error) -> ExitCode {
     if error.is::<DidNotHold>() {
         return ExitCode::from(1);
     }
-    eprintln!("lockstep: {error:#}");
+    eprintln!("lockstep: {}", sentence(error));
     ExitCode::from(if error.chain().any(|cause| cause.is::<WrongCall>()) { 2 } else { 1 })
+}
+
+/// The error and its causes, outermost first. Some of our errors name their cause in their own text: it is said once.
+fn sentence(error: &anyhow::Error) -> String {
+    error.chain().map(ToString::to_string).fold(String::new(), |said, cause| match said {
+        said if said.is_empty() => cause,
+        said if said.ends_with(&cause) => said,
+        said => format!("{said}: {cause}"),
+    })
 }
 
 #[cfg(test)]
@@ -34,6 +43,17 @@ mod tests {
     use anyhow::Context as _;
 
     use super::*;
+
+    #[test]
+    fn a_cause_is_said_once_also_where_the_error_above_it_names_it() {
+        let missing = || io::Error::other("no such file");
+        let named = io::Error::other(format!("a/b: {}", missing()));
+        assert_eq!(
+            sentence(&anyhow::Error::from(missing()).context("a/b").context("no node")),
+            "no node: a/b: no such file"
+        );
+        assert_eq!(sentence(&anyhow::Error::from(missing()).context(named)), "a/b: no such file");
+    }
 
     #[test]
     fn exit_codes_tell_a_wrong_call_from_a_failure() {

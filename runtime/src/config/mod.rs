@@ -32,6 +32,9 @@ pub struct NodeConfig {
     pub name: String,
     /// Where it listens for other nodes. Port 0 takes any free one.
     pub listen: Vec<Multiaddr>,
+    /// What it tells other nodes of where it is found, instead of the addresses that it listens on: where a port is
+    /// forwarded to it. Empty: these.
+    pub announce: Vec<Multiaddr>,
     /// Other nodes' addresses, to begin with; the rest is learnt from them.
     pub peers: Vec<Multiaddr>,
     /// Whether nodes on the local network are looked for by mDNS (it skips loopback).
@@ -77,6 +80,7 @@ impl Default for NodeConfig {
             data: default_data_directory(),
             name: rustix::system::uname().nodename().to_string_lossy().into_owned(),
             listen: vec![format!("/ip4/0.0.0.0/tcp/{PEER_PORT}").parse().expect("a well-formed address")],
+            announce: Vec::new(),
             peers: Vec::new(),
             mdns: true,
             cluster_key_file: None,
@@ -103,6 +107,7 @@ impl NodeConfig {
             data,
             name,
             listen,
+            announce,
             peers,
             mdns,
             cluster_key_file,
@@ -118,6 +123,7 @@ impl NodeConfig {
             ("data", data),
             ("name", name),
             ("listen", listen),
+            ("announce", announce),
             ("peers", peers),
             ("mdns", mdns),
             ("cluster_key_file", cluster_key_file),

@@ -11,7 +11,7 @@ use std::time::Instant;
 
 use anyhow::Context as _;
 use lockstep_inference::Inference;
-use lockstep_replication::{Config, Node, Restored, Seed, wire};
+use lockstep_replication::{Node, Restored, Seed, wire};
 use prometheus_client::registry::Registry;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
@@ -55,6 +55,7 @@ pub async fn run(config: NodeConfig, shutdown: CancellationToken) -> anyhow::Res
             keypair,
             cluster_key: cluster_key.0,
             listen: config.listen.clone(),
+            announce: config.announce.clone(),
             peers: config.peers.clone(),
             mdns: config.mdns,
             allow: (!config.allow.is_empty()).then(|| config.allow.clone()),
@@ -76,8 +77,7 @@ pub async fn run(config: NodeConfig, shutdown: CancellationToken) -> anyhow::Res
     let (finished, results) = mpsc::unbounded_channel();
     let reader = store.reader();
     let disk = Disk::start(store, finished).context("no thread for the disk")?;
-    let replication = founders(&config);
-    let node = Node::new(me, replication, seed.fork("node"), restored, clock.now());
+    let node = Node::new(me, config.replication.clone(), seed.fork("node"), restored, clock.now());
     let first = Published { replica: node.replica().clone(), view: node.view(clock.now().at) };
     let (published, changes) = watch::channel(Arc::new(first));
     let (requests, inbox) = mpsc::channel(REQUESTS);
@@ -115,13 +115,4 @@ pub async fn run(config: NodeConfig, shutdown: CancellationToken) -> anyhow::Res
         Ended::Left => Ok(()),
         Ended::Stopped(stop) => Err(stop.into()),
     }
-}
-
-/// A node that was given others' addresses expects to found a cluster with all of them, if nothing else is said.
-fn founders(config: &NodeConfig) -> Config {
-    let mut replication = config.replication.clone();
-    if replication.founders == 1 {
-        replication.founders = config.peers.len() + 1;
-    }
-    replication
 }

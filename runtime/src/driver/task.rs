@@ -104,16 +104,19 @@ impl Task {
             }
             let mut ended = None;
             for _ in 0..INPUTS_A_ROUND {
-                let more = if let Ok(finished) = self.finished.try_recv() {
-                    Came::Finished(finished)
-                } else if let Some(event) = self.events.try_next() {
-                    Came::Network(event)
-                } else if let Ok(request) = self.requests.try_recv() {
-                    Came::Request(request)
-                } else {
+                // One of each kind in turn: a peer that floods this node must not keep its clients waiting.
+                let mut more = [
+                    self.finished.try_recv().ok().map(Came::Finished),
+                    self.events.try_next().map(Came::Network),
+                    self.requests.try_recv().ok().map(Came::Request),
+                ]
+                .into_iter()
+                .flatten()
+                .peekable();
+                if more.peek().is_none() {
                     break;
-                };
-                ended = self.take(more, &mut out);
+                }
+                ended = more.find_map(|came| self.take(came, &mut out));
                 if ended.is_some() {
                     break;
                 }

@@ -64,6 +64,8 @@ pub struct NetworkConfig {
     pub cluster_key: [u8; 32],
     /// Where to listen: `/ip4/…/tcp/…` or `/ip6/…/tcp/…`. Port 0 takes a free one.
     pub listen: Vec<Multiaddr>,
+    /// What other nodes are told of where this one is; empty: where it listens.
+    pub announce: Vec<Multiaddr>,
     /// Where other nodes may be found. One that answers is enough; they are dialled for ever.
     pub peers: Vec<Multiaddr>,
     /// Whether to look for nodes on the local network.
@@ -169,7 +171,7 @@ enum Command {
 /// counters are added to the registry.
 pub fn start(config: NetworkConfig, registry: &mut Registry) -> Result<(Network, NetworkEvents), NetworkError> {
     let me = node_of_keypair(&config.keypair).ok_or(NetworkError::WrongKeyType)?;
-    if let Some(address) = config.listen.iter().chain(&config.peers).find(|address| !addresses::is_supported(address)) {
+    if let Some(address) = config.listen.iter().chain(&config.announce).chain(&config.peers).find(|address| !addresses::is_supported(address)) {
         return Err(NetworkError::Unsupported(address.clone()));
     }
     let mut swarm = swarm::build(&config)?;
@@ -319,6 +321,7 @@ impl fmt::Debug for NetworkConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("NetworkConfig")
             .field("listen", &self.listen)
+            .field("announce", &self.announce)
             .field("peers", &self.peers)
             .field("mdns", &self.mdns)
             .field("allow", &self.allow)

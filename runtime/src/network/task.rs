@@ -93,6 +93,8 @@ pub(super) struct Task {
     connections: BTreeMap<ConnectionId, Connection>,
     /// Attempts that did not yet come to a connection or an error.
     attempts: BTreeMap<ConnectionId, Target>,
+    /// What to tell of where this node is; empty: where it listens.
+    announce: Vec<Multiaddr>,
     /// Where connected nodes say that they listen.
     announced: BTreeMap<NodeId, Vec<Multiaddr>>,
     rejections: Rejections,
@@ -123,6 +125,7 @@ impl Task {
             links: Links::new(me),
             connections: BTreeMap::new(),
             attempts: BTreeMap::new(),
+            announce: config.announce,
             announced: BTreeMap::new(),
             rejections: Rejections::default(),
             events: VecDeque::new(),

@@ -12,6 +12,9 @@ use crate::io::{Notice, Output};
 use crate::message::{Message, Reject, Standing};
 use crate::time::{Moment, Span};
 
+/// A node is asked for its standing, or told of this one's unasked, at most so often.
+const SELDOM: Span = Span::millis(50);
+
 /// A search for a leader.
 #[derive(Clone, Debug)]
 pub(super) struct Seeking {
@@ -151,10 +154,10 @@ impl<A: App> Node<A> {
                     if let Part::Seeking(seeking) = &mut self.part {
                         seeking.answers.insert(from, standing);
                     }
-                } else if !standing.damaged && must_open_above(session, &standing) {
+                } else if must_open_above(session, &standing) {
                     self.open(t, None);
                 } else {
-                    t.send(from, Message::Hello { standing: mine, answer: false });
+                    self.tell(t, from, mine);
                 }
             }
         }
@@ -183,15 +186,22 @@ impl<A: App> Node<A> {
 
     /// Asks a node for its standing, but not more often than makes sense.
     pub(super) fn ask(&mut self, t: &mut Turn<'_, A>, node: NodeId) {
-        const SELDOM: Span = Span::millis(50);
-        let now = t.at();
+        let standing = self.standing(t.at());
         let Some(peer) = self.peers.entry(node, self.config.nodes) else { return };
-        if peer.asked.is_some_and(|asked| now.since(asked) < SELDOM) {
-            return;
+        if peer.asked.is_none_or(|asked| t.at().since(asked) >= SELDOM) {
+            peer.asked = Some(t.at());
+            t.send(node, Message::Hello { standing, answer: true });
         }
-        peer.asked = Some(now);
-        let standing = self.standing(now);
-        t.send(node, Message::Hello { standing, answer: true });
+    }
+
+    /// Tells a node unasked how this one stands. What it says in return may lead here again, so this too has a limit: the
+    /// next beat is another occasion.
+    pub(super) fn tell(&mut self, t: &mut Turn<'_, A>, node: NodeId, standing: Standing) {
+        let Some(peer) = self.peers.entry(node, self.config.nodes) else { return };
+        if peer.told.is_none_or(|told| t.at().since(told) >= SELDOM) {
+            peer.told = Some(t.at());
+            t.send(node, Message::Hello { standing, answer: false });
+        }
     }
 
     /// Judges a leader: follow it, yield to it, tell it of a newer session, or contest it.
@@ -214,7 +224,7 @@ impl<A: App> Node<A> {
                 t.put(Output::Notice(Notice::OtherFounding { peer: leader, we_yield: !we_lead_on }));
             }
             if we_lead_on {
-                t.send(leader, Message::Hello { standing: mine, answer: false });
+                self.tell(t, leader, mine);
                 if newest < Some(session) && !foreign && !self.hears_leader(t.at()) {
                     self.contest(t);
                 } else if let Part::Leading(leading) = &self.part
@@ -228,7 +238,7 @@ impl<A: App> Node<A> {
             }
         } else if newest > Some(session) {
             // It must open a session above the one that this node confirmed.
-            t.send(leader, Message::Hello { standing: Standing { session: None, ..mine }, answer: false });
+            self.tell(t, leader, Standing { session: None, ..mine });
         } else {
             self.follow(t, session, standing);
         }
@@ -429,12 +439,16 @@ impl<A: App> Node<A> {
         t.broadcast(Message::Hello { standing, answer: true });
     }
 
-    /// A damaged node asks those who did not answer it yet.
+    /// A damaged node asks those who did not answer it yet, or whose answer may have changed.
     pub(super) fn ask_to_heal(&mut self, t: &mut Turn<'_, A>) {
         if !self.kept.damaged {
             return;
         }
-        let silent = self.replica.known().iter().filter(|node| !self.healing.answers.contains_key(*node));
+        let mine = self.replica.lineage();
+        let open = |node: &NodeId| {
+            self.healing.answers.get(node).is_none_or(|standing| standing.damaged || !mine.contains(&standing.lineage))
+        };
+        let silent = self.replica.known().iter().filter(|node| open(node));
         for node in silent.copied().filter(|node| *node != self.me).collect::<Vec<_>>() {
             self.ask(t, node);
         }
@@ -455,18 +469,15 @@ impl<A: App> Node<A> {
         let answered = || self.healing.answers.iter();
         let answers = || answered().filter(|(node, standing)| known.contains(*node) && whole(node, standing));
         let confirmed = answers().filter_map(|(_, standing)| standing.confirmed).map(|session| session.clock).max();
-        let held = match &self.part {
-            Part::Following(following) => {
-                let furthest = answers().map(|(_, standing)| standing.lineage.next).max();
-                furthest <= Some(self.disk.synced) && confirmed <= Some(following.session.clock)
-            }
-            Part::Seeking(_) => {
-                let mine = self.replica.lineage();
-                self.disk.is_level() && answers().all(|(_, standing)| mine.contains(&standing.lineage))
-            }
+        // The same log, not only as long a one.
+        let mine = self.replica.lineage();
+        let held = self.disk.is_level() && answers().all(|(_, standing)| mine.contains(&standing.lineage));
+        let heard = match &self.part {
+            Part::Following(following) => self.behind() == 0 && confirmed <= Some(following.session.clock),
+            Part::Seeking(_) => true,
             Part::Leading(_) => false,
         };
-        if held && answers().count() * 2 >= known.len() {
+        if held && heard && !known.is_empty() && answers().count() * 2 >= known.len() {
             self.kept.damaged = false;
             self.kept.clock = self.kept.clock.max(confirmed.unwrap_or_default());
             self.healing = Healing::default();

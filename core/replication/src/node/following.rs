@@ -110,7 +110,7 @@ impl<A: App> Node<A> {
             }
             Some(confirmed) if confirmed.clock >= session.clock => {
                 let standing = Standing { session: None, ..self.standing(t.at()) };
-                t.send(session.leader, Message::Hello { standing, answer: false });
+                self.tell(t, session.leader, standing);
             }
             Some(_) | None => {
                 self.kept.confirmed = Some(session);

@@ -37,17 +37,22 @@ impl<A: App> Node<A> {
         }
     }
 
+    /// A node that handed over and stays takes part again when another leads, or nobody came to.
+    pub(super) fn go_on(&mut self, t: &mut Turn<'_, A>) {
+        let over = |go_on: Moment| t.at() >= go_on || !matches!(self.part, Part::Leading(_));
+        if self.leaving.as_ref().and_then(|leaving| leaving.handed).is_some_and(over) {
+            self.leaving = None;
+            if let Part::Seeking(seeking) = &mut self.part {
+                *seeking = Seeking::begin(t.at());
+            }
+        }
+    }
+
     /// One pass: hands over as soon as a successor holds everything, or nothing is gained by waiting.
     pub(super) fn leave(&mut self, t: &mut Turn<'_, A>) {
         let Some(leaving) = &self.leaving else { return };
         let (stop, over) = (leaving.stop, t.at() >= leaving.until);
-        if let Some(go_on) = leaving.handed {
-            if t.at() >= go_on || !matches!(self.part, Part::Leading(_)) {
-                self.leaving = None;
-                if let Part::Seeking(seeking) = &mut self.part {
-                    *seeking = Seeking::begin(t.at());
-                }
-            }
+        if leaving.handed.is_some() {
             return;
         }
         let Part::Leading(leading) = &self.part else {

@@ -215,6 +215,7 @@ impl<A: App> Node<A> {
 
     /// One pass over the parts: whatever is due or became possible.
     fn pass(&mut self, t: &mut Turn<'_, A>) {
+        self.go_on(t);
         self.beat(t);
         self.probe(t);
         match self.part {

@@ -12,7 +12,7 @@ use crate::harness::run::run;
 use crate::harness::trace::Detail;
 
 /// So many seeds by default: about half a minute.
-const SEEDS: u64 = 400;
+const SEEDS: u64 = 600;
 
 /// Every so manieth seed runs twice, and must hash to the same.
 const TWICE_EVERY: u64 = 20;

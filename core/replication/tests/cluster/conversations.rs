@@ -87,7 +87,7 @@ fn a_command_is_done_when_both_hold_it() {
     assert_said(
         &mut talk,
         "
-        1000 ms, 1 to 2: propose 1 of generation 1
+        1000 ms, 1 to 2: propose 1
         1000 ms, 2 applies 6: command 2
         1000 ms, 2 to 1: entries 6..7, fresh
         1000 ms, 2 writes 6..7
@@ -111,7 +111,7 @@ fn a_lost_last_entry_is_noticed_by_the_next_beat() {
     assert_said(
         &mut talk,
         "
-        1000 ms, 2 applies 4: generation 1 of 2
+        1000 ms, 2 applies 4: a generation of 2
         1000 ms, 2 applies 5: command 1
         1000 ms, 2 to 1: entries 4..6, fresh (lost)
         1000 ms, 2 writes 4..6
@@ -119,7 +119,7 @@ fn a_lost_last_entry_is_noticed_by_the_next_beat() {
         1500 ms, 1 to 2: stored before 4 of 1@2
         1500 ms, 1 to 2: nack 4..6
         1500 ms, 2 to 1: entries 4..6, repair
-        1500 ms, 1 applies 4: generation 1 of 2
+        1500 ms, 1 applies 4: a generation of 2
         1500 ms, 1 applies 5: command 1
         1500 ms, 1 writes 4..6
         1500 ms, 1 to 2: stored before 6 of 1@2
@@ -322,7 +322,7 @@ fn two_foundings_that_meet_become_one_and_the_other_is_set_aside() {
         2000 ms, 1 applies 0: session 1@2
         2000 ms, 1 applies 1: an event
         2000 ms, 1 applies 2: the mark
-        2000 ms, 1 applies 3: generation 1 of 2
+        2000 ms, 1 applies 3: a generation of 2
         2000 ms, 1 applies 4: command 2
         2000 ms, 1 applies 5: command 3
         2000 ms, 1 applies 6: an event

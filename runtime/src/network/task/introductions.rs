@@ -27,16 +27,20 @@ impl Task {
         self.dial();
     }
 
-    /// Tells a newly connected node where this one listens, and where those listen that this one is connected to.
+    /// Tells a newly connected node where this one is, and where those listen that this one is connected to.
     pub(super) fn introduce_all_to(&self, node: NodeId, id: ConnectionId) {
         let mut all: Introductions = self.announced.clone();
-        all.insert(self.me, self.swarm.listeners().cloned().collect());
+        all.insert(self.me, self.found_at());
         self.tell(node, id, &all);
     }
 
     pub(super) fn introduce_myself(&self) {
-        let own: Vec<Multiaddr> = self.swarm.listeners().cloned().collect();
-        self.introduce(self.me, &own);
+        self.introduce(self.me, &self.found_at());
+    }
+
+    /// Where others find this node.
+    fn found_at(&self) -> Vec<Multiaddr> {
+        if self.announce.is_empty() { self.swarm.listeners().cloned().collect() } else { self.announce.clone() }
     }
 
     /// Tells all connected nodes where this one can be found.

@@ -136,7 +136,7 @@ fn config(rng: &mut Rng, nodes: usize) -> Config {
         config.fetch_snapshots = false;
     }
     if rng.chance(1, 2) {
-        config.chunk_bytes = one_of(rng, &[50, 500, 5000]);
+        config.chunk_bytes = one_of(rng, &[500, 5_000]);
         config.chunks_in_flight = one_of(rng, &[1, 2, 4]);
     }
     config

@@ -168,7 +168,7 @@ impl Talk {
                 let what = match &entry.body {
                     Body::Opened(opened) => format!("session {}", short(opened.session)),
                     Body::Backed => "the mark".into(),
-                    Body::Generation { node, generation } => format!("generation {generation} of {}", node.0[0]),
+                    Body::Generation { node, .. } => format!("a generation of {}", node.0[0]),
                     Body::Known(KnownChange::Joined { node, .. }) => format!("{} joins", node.0[0]),
                     Body::Known(KnownChange::Forgotten(node)) => format!("{} is forgotten", node.0[0]),
                     Body::Decided(_) => asked_by(&entry).map_or("an event".into(), |by| format!("command {}", by.uid)),
@@ -282,7 +282,8 @@ fn spoken(message: &Message<Kv>) -> Option<String> {
         Message::Chunk { chunk, bytes, .. } => {
             format!("chunk {chunk}{}", if bytes.is_some() { "" } else { ", not here" })
         }
-        Message::Propose(propose) => format!("propose {} of generation {}", propose.items.len(), propose.generation),
+        Message::Propose(propose) if propose.items.is_empty() => "propose a generation".into(),
+        Message::Propose(propose) => format!("propose {}", propose.items.len()),
         Message::Refused { items, .. } => format!("refused {}", items.len()),
         Message::HandOver { session, next } => format!("hand over {} before {next}", short(*session)),
         Message::Reject { reject, .. } => format!("reject {reject:?}"),

@@ -1,0 +1,74 @@
+//! A joiner is killed in the middle of catching up, again and again: it comes back and completes.
+
+use std::time::{Duration, Instant};
+
+use lockstep_tests::api::add_card;
+use lockstep_tests::cluster::{Cluster, SOON};
+use lockstep_tests::proxy::Way;
+use lockstep_tests::wait::until;
+use serde_json::Value;
+
+const ENTRIES: usize = 100_000;
+
+/// How often the joiner is killed before it may complete.
+const KILLS: usize = 3;
+
+/// As late as between continents, so that there is a middle to be met.
+const FAR: Way = Way::Slow(Duration::from_millis(40));
+
+/// Starts node 1, and kills it as soon as it says that it catches up in this way and how far it is.
+async fn kill_in_mid_transfer(cluster: &mut Cluster, path: &str) {
+    let api = cluster.start(1).api().await;
+    let caught = until("the joiner is in the middle of catching up", SOON, async || {
+        let answer = api.ready().await?;
+        eprintln!("LOOK {:?} {}", std::time::Instant::now(), answer.body);
+        assert!(!answer.status.is_success(), "it was ready before it was seen catching up");
+        let catch_up = answer.body["catch_up"].clone();
+        if catch_up["path"] == path { Ok(catch_up) } else { Err(answer.body.to_string()) }
+    })
+    .await;
+    cluster.kill(1).await;
+    println!("killed while catching up: {caught}");
+}
+
+/// Starts node 1 once more; it must complete, by the way named.
+async fn completes(cluster: &mut Cluster, path: &str) {
+    let began = Instant::now();
+    cluster.start(1).ready(SOON).await;
+    println!("ready {:?} after its last start", began.elapsed());
+    let view = cluster.node(1).cluster().await.unwrap();
+    let paths: Vec<&Value> = view["catch_ups"].as_array().unwrap().iter().map(|done| &done["path"]).collect();
+    assert!(paths.iter().any(|done| *done == path), "it came by {paths:?}");
+    assert_eq!(cluster.all_ready(SOON).await, 0);
+    cluster.equal(SOON).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_joiner_killed_in_the_middle_of_the_log_comes_back_and_completes() {
+    let mut cluster = Cluster::new(1, 2).await.set("replication.snapshot_every=0");
+    cluster.plan(1).environment.push(("LOCKSTEP_DISABLE_SNAPSHOT_FETCH".into(), "1".into()));
+    cluster.start(0).ready(SOON).await;
+    cluster.api(0).await.load(1, ENTRIES).await;
+    cluster.around(1, FAR);
+    for _ in 0..KILLS {
+        kill_in_mid_transfer(&mut cluster, "log").await;
+    }
+    cluster.around(1, Way::Open);
+    completes(&mut cluster, "log").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_joiner_killed_in_the_middle_of_a_snapshot_comes_back_and_completes() {
+    // Many small chunks, so that a transfer has many places to be broken off.
+    let mut cluster = Cluster::new(1, 2).await.set("replication.chunk_bytes=4096").set("replication.keep_behind=100");
+    cluster.start(0).ready(SOON).await;
+    let cards = (0..6000).map(|n| add_card(&format!("card-{n}")));
+    let answers = cluster.api(0).await.submit_many(cards).await.unwrap();
+    assert!(answers.iter().all(|answer| answer["result"] == "done"));
+    cluster.around(1, FAR);
+    for _ in 0..KILLS {
+        kill_in_mid_transfer(&mut cluster, "snapshot").await;
+    }
+    cluster.around(1, Way::Open);
+    completes(&mut cluster, "snapshot").await;
+}
