@@ -39,7 +39,7 @@ fn apply(criterion: &mut Criterion) {
         bencher.iter_batched(|| (before.state().clone(), commands.clone()), run, BatchSize::LargeInput);
     });
     group.bench_function("take a record: open, hash, apply", |bencher| {
-        let run = |mut replica: lockstep_replication::Replica<Inference>| {
+        let run = |mut replica: Replica<Inference>| {
             for record in records {
                 replica.take(record).expect("it is the next one");
             }

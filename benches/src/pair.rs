@@ -184,7 +184,7 @@ impl Machine {
                 Worked::Read { first: from, records }
             }
             Work::Encode { capture, chunk_bytes } => {
-                Worked::Encoded(Snapshot::encode(&capture, chunk_bytes).expect("a state can be encoded"))
+                Worked::Encoded(Box::new(Snapshot::encode(&capture, chunk_bytes).expect("a state can be encoded")))
             }
             Work::Decode { snapshot, raw_bytes_at_most } => {
                 Worked::Decoded(Box::new(snapshot.decode(raw_bytes_at_most).expect("it was encoded here")))

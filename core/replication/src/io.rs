@@ -13,6 +13,7 @@ use crate::time::{Moment, Span};
 
 /// The only things that happen to a node.
 #[derive(Clone, Debug)]
+#[expect(clippy::large_enum_variant, reason = "an input is made and taken in once, and never kept")]
 pub enum Input<A: App> {
     /// The time of `next_wake` came.
     Wake,
@@ -200,7 +201,7 @@ pub enum Worked<A: App> {
     /// The log is cut; this is what is left. The set-aside part, if it held anything but openings and marks, has a name.
     Rewound(Box<Restored<A>>, Option<String>),
     /// The snapshot is encoded.
-    Encoded(Snapshot),
+    Encoded(Box<Snapshot>),
     /// The snapshot is decoded.
     Decoded(Box<Replica<A>>),
 }

@@ -224,8 +224,11 @@ impl<A: App> Outbox<A> {
                 self.done_before(client.since, client.ticket, index);
                 None
             }
-            _ if item.contested => Some(self.answer(client, Outcome::Unknown(Unknown::Contested))),
-            refused => Some(self.answer(client, Outcome::Refused(refused))),
+            Refused::Application(_) | Refused::Nothing(_) | Refused::TooLong { .. } | Refused::Before => {
+                let outcome =
+                    if item.contested { Outcome::Unknown(Unknown::Contested) } else { Outcome::Refused(refused) };
+                Some(self.answer(client, outcome))
+            }
         }
     }
 

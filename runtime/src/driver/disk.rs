@@ -68,11 +68,7 @@ impl Disk {
 }
 
 /// Group commit: all that waits is done in one transaction.
-fn write(
-    mut store: Store,
-    queue: &mpsc::Receiver<(WorkId, Work<Inference>)>,
-    finished: &UnboundedSender<Finished>,
-) {
+fn write(mut store: Store, queue: &mpsc::Receiver<(WorkId, Work<Inference>)>, finished: &UnboundedSender<Finished>) {
     while let Ok(first) = queue.recv() {
         let batch = std::iter::once(first).chain(queue.try_iter()).collect();
         for done in store.perform(batch) {

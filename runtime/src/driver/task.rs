@@ -240,9 +240,9 @@ fn tell(notice: &Notice) {
         ),
         Notice::Whole => tracing::info!("this node holds again all that it lost"),
         Notice::NeedsUpgrade(reason) => tracing::error!("this node stops applying entries: {reason}"),
-        Notice::SameIdentity(node) => tracing::error!(
-            "two machines run with the identity {node}: give one of them a new data directory"
-        ),
+        Notice::SameIdentity(node) => {
+            tracing::error!("two machines run with the identity {node}: give one of them a new data directory")
+        }
         Notice::OtherFounding { peer, we_yield: true } => {
             tracing::warn!("{peer} belongs to another founding of this cluster, and this node yields to it");
         }

@@ -171,7 +171,13 @@ enum Command {
 /// counters are added to the registry.
 pub fn start(config: NetworkConfig, registry: &mut Registry) -> Result<(Network, NetworkEvents), NetworkError> {
     let me = node_of_keypair(&config.keypair).ok_or(NetworkError::WrongKeyType)?;
-    if let Some(address) = config.listen.iter().chain(&config.announce).chain(&config.peers).find(|address| !addresses::is_supported(address)) {
+    if let Some(address) = config
+        .listen
+        .iter()
+        .chain(&config.announce)
+        .chain(&config.peers)
+        .find(|address| !addresses::is_supported(address))
+    {
         return Err(NetworkError::Unsupported(address.clone()));
     }
     let mut swarm = swarm::build(&config)?;

@@ -113,7 +113,7 @@ impl LogReader {
                 Ok(Worked::Read { first: from, records: records.into_iter().map(|record| record.bytes).collect() })
             }
             Work::Encode { capture, chunk_bytes } => Snapshot::encode(&capture, chunk_bytes)
-                .map(Worked::Encoded)
+                .map(|snapshot| Worked::Encoded(Box::new(snapshot)))
                 .map_err(|bad| WorkFailed(format!("the snapshot cannot be encoded: {bad}"))),
             Work::Decode { snapshot, raw_bytes_at_most } => snapshot
                 .decode(raw_bytes_at_most)

@@ -219,8 +219,9 @@ impl<A: App> Node<A> {
 
     /// The connected nodes of a session, its leader first.
     fn sources(&self, session: Session) -> Vec<NodeId> {
-        let of_it = self.peers.iter().filter(|(_, peer)| {
-            peer.connected && peer.standing.as_ref().is_some_and(|standing| standing.session == Some(session))
+        let of_it = self.peers.iter().filter(|(node, peer)| {
+            let says_so = || peer.standing.as_ref().is_some_and(|standing| standing.session == Some(session));
+            peer.connected && (*node == session.leader || says_so())
         });
         let mut sources: Vec<NodeId> = of_it.map(|(node, _)| node).collect();
         sources.sort_by_key(|node| *node != session.leader);

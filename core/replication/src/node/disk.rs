@@ -202,7 +202,7 @@ impl<A: App> Node<A> {
             (Pending::Read(wanted), Ok(Worked::Read { first, records })) => self.have_read(t, wanted, first, records),
             (Pending::Read(ReadFor::Replay(peer)), Err(_)) => self.serving.replays.failed(peer),
             (Pending::Read(ReadFor::Repair { .. }), Err(_)) => self.counters.requests_limited += 1,
-            (Pending::Encode { periodic }, Ok(Worked::Encoded(snapshot))) => self.encoded(t, periodic, snapshot),
+            (Pending::Encode { periodic }, Ok(Worked::Encoded(snapshot))) => self.encoded(t, periodic, *snapshot),
             (Pending::Encode { .. }, Err(failed)) => self.not_encoded(t, failed),
             (Pending::Decode(snapshot), Ok(Worked::Decoded(replica))) => self.decoded(t, *snapshot, *replica),
             (Pending::Decode(_), Err(failed)) => self.not_decoded(t, failed),

@@ -149,7 +149,6 @@ fn a_joiner_follows_without_a_campaign_and_replays_the_log() {
         1000 ms, 2 to 3: entries 4..5, fresh
         1000 ms, 2 writes 4..5
         1000 ms, 2 to 3: hello, log before 5, in 1@2
-        1000 ms, 2 to 3: hello, log before 5, in 1@2
         1000 ms, 3 follows 1@2
         1000 ms, 3 to 2: replay from 0
         1000 ms, 1 applies 4: an event
@@ -204,7 +203,6 @@ fn a_joiner_far_behind_takes_a_snapshot_and_then_the_log() {
         1000 ms, 2 to 1: entries 14..15, fresh
         1000 ms, 2 to 3: entries 14..15, fresh
         1000 ms, 2 writes 14..15
-        1000 ms, 2 to 3: hello, log before 15, in 1@2
         1000 ms, 2 to 3: hello, log before 15, in 1@2
         1000 ms, 3 follows 1@2
         1000 ms, 3 to 2: request snapshot, have all before 0
@@ -310,7 +308,6 @@ fn two_foundings_that_meet_become_one_and_the_other_is_set_aside() {
         2000 ms, 2 to 1: lead 2@2, next 8
         2000 ms, 2 to 1: entries 8..9, fresh
         2000 ms, 2 writes 8..9
-        2000 ms, 2 to 1: hello, log before 9, in 2@2
         2000 ms, 2 to 1: hello, log before 9, in 2@2
         2000 ms, 1 follows 2@2
         2000 ms, 1 to 2: replay from 0

@@ -22,8 +22,11 @@ use crate::store::keys;
 /// How long a joiner may take: far more than it should, so that a slow one is measured and not given up.
 const READY_WITHIN: Duration = Duration::from_secs(120);
 
-/// How long nodes that are ready may take to stand at one index: nothing new is put in meanwhile.
+/// How long nodes that are ready may take to finish and to stand at one index: nothing new is put in meanwhile.
 const EQUAL_WITHIN: Duration = Duration::from_secs(10);
+
+/// How often a joiner is asked whether its catch-up is finished.
+const LOOK_EVERY: Duration = Duration::from_millis(2);
 
 /// Measure how fast nodes with empty disks catch up with a cluster of one leader.
 ///
@@ -177,10 +180,19 @@ impl Setting<'_> {
     }
 }
 
-/// What a joiner that is ready says of how it came there.
+/// What a joiner that is ready says of how it came there. Ready is a little behind the head: the last entries of its
+/// catch-up may still be on their way.
 async fn joined(node: &mut Node, ready: Duration) -> anyhow::Result<Joiner> {
-    let cluster = Client::local(node.api().await?).cluster().await?;
-    Ok(Joiner::new(&cluster, ready, node.peak_memory()))
+    let client = Client::local(node.api().await?);
+    let began = Instant::now();
+    loop {
+        let cluster = client.cluster().await?;
+        let finished = cluster["catch_ups"].as_array().is_some_and(|all| !all.is_empty());
+        if finished || began.elapsed() > EQUAL_WITHIN {
+            return Ok(Joiner::new(&cluster, ready, node.peak_memory()));
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
 }
 
 /// Whether all have the leader's state at the leader's index, and that state's hash.

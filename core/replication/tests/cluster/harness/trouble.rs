@@ -107,7 +107,10 @@ impl World {
             let (time, each) = (self.time, self.plan.timing.disk);
             let machine = self.machine(node);
             (machine.disk_each, machine.write_fails, machine.read_fails) = (each, false, false);
-            machine.disk_until = machine.disk_until.min(time);
+            // What waits behind a slow write is done in the disk's usual time.
+            let (life, waiting) = (machine.life, machine.disk.waiting() as u64);
+            machine.disk_until = time + waiting * each;
+            (1..=waiting).for_each(|n| self.push(time + n * each, Event::Written { node, life }));
             if self.machines[&node].process.as_ref().is_some_and(|process| process.leaving.is_some()) {
                 self.crash(node, 0)?;
             }

@@ -35,6 +35,10 @@ pub(crate) struct Attempt {
     pub(crate) command: Command,
 }
 
+/// How many commands there are at most in a run: fewer than the names that a log remembers, since a client that tries
+/// again later than that does it twice.
+const COMMANDS_AT_MOST: u64 = 6_000;
+
 /// How often a client tries at most.
 const ATTEMPTS: u32 = 4;
 
@@ -50,7 +54,8 @@ impl Clients {
 
     /// New commands, by uid.
     pub(crate) fn burst(&mut self) -> Vec<u64> {
-        (0..between(&mut self.rng, 1, self.load.burst)).map(|_| self.fresh()).collect()
+        let room = COMMANDS_AT_MOST.saturating_sub(self.commands.len() as u64);
+        (0..between(&mut self.rng, 1, self.load.burst).min(room)).map(|_| self.fresh()).collect()
     }
 
     /// One new command.
