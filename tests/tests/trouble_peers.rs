@@ -232,10 +232,10 @@ async fn a_forged_leader_changes_nothing() {
         lanes.echo().await;
     }
     assert_eq!(scene.standing().await, before, "index, state and session are what they were");
-    for node in 0..3 {
+    for (node, before) in counted.into_iter().enumerate() {
         let now = scene.counter(node, "rejected_origin").await + scene.counter(node, "stale_session").await;
-        println!("node {node}: {} rejected or stale", now - counted[node]);
-        assert!(now >= counted[node] + 5, "node {node} counted {} of them", now - counted[node]);
+        println!("node {node}: {} rejected or stale", now - before);
+        assert!(now >= before + 5, "node {node} counted {} of them", now - before);
     }
     assert!(scene.counter(follower, "rejected_origin").await > 0);
     scene.unharmed().await;

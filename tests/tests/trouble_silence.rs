@@ -36,12 +36,11 @@ async fn three() -> (Cluster, usize, usize, Api) {
 
 /// How the leader's state has this node: `up`, `lost`…
 async fn status(api: &Api, id: &str) -> Result<String, String> {
-    match &api.get(&format!("/v1/state/nodes/{id}")).await?["status"] {
-        Value::String(status) => Ok(status.clone()),
-        // With facts: {"lost": {"since": …}}.
-        Value::Object(status) => Ok(status.keys().next().cloned().unwrap_or_default()),
-        other => Err(format!("it has no status: {other}")),
-    }
+    let node = api.get(&format!("/v1/state/nodes/{id}")).await?;
+    // Plain, or with facts: {"lost": {"since": …}}.
+    let plain = node["status"].as_str();
+    let named = plain.or_else(|| Some(node["status"].as_object()?.keys().next()?.as_str()));
+    named.map(str::to_owned).ok_or_else(|| format!("it has no status: {node}"))
 }
 
 async fn is(api: &Api, id: &str, wanted: &str, within: Duration) -> Duration {

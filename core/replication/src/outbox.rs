@@ -171,7 +171,10 @@ impl<A: App> Outbox<A> {
         if items.is_empty() {
             return None;
         }
-        self.resend_at = Some(now + config.propose_again);
+        // A steady flow of new proposals must not put off the repetition of a lost one.
+        if due || self.resend_at.is_none() {
+            self.resend_at = Some(now + config.propose_again);
+        }
         Some(Propose { generation: self.generation, floor, items })
     }
 

@@ -65,10 +65,12 @@ impl Hostile {
         let (mut swarm, mut control) = self.swarm()?;
         swarm.dial(DialOpts::unknown_peer_id().address(address.clone()).build()).map_err(io::Error::other)?;
         let peer = loop {
-            match swarm.select_next_some().await {
-                SwarmEvent::ConnectionEstablished { peer_id, .. } => break peer_id,
-                SwarmEvent::OutgoingConnectionError { error, .. } => return Err(io::Error::other(error)),
-                _ => {}
+            let event = swarm.select_next_some().await;
+            if let SwarmEvent::ConnectionEstablished { peer_id, .. } = event {
+                break peer_id;
+            }
+            if let SwarmEvent::OutgoingConnectionError { error, .. } = event {
+                return Err(io::Error::other(error));
             }
         };
         let swarm = tokio::spawn(async move {
@@ -156,14 +158,8 @@ impl Lanes {
     pub(super) async fn echo(&mut self) {
         const N: u64 = 0x5eed;
         self.say(&Message::Probe { n: N }).await;
-        let heard = async {
-            loop {
-                match self.hear().await.expect("the node still speaks") {
-                    Message::Echo { n: N } => return,
-                    _ => {}
-                }
-            }
-        };
+        let echo = Message::Echo { n: N };
+        let heard = async { while self.hear().await.expect("the node still speaks") != echo {} };
         tokio::time::timeout(ANSWERS_WITHIN, heard).await.expect("the node answers in time");
     }
 

@@ -175,6 +175,8 @@ impl<A: App> Node<A> {
             }
             (Pending::Rewind { to }, Ok(Worked::Rewound(restored, aside))) => {
                 self.restore(*restored);
+                // An emptied node is as a new one: what knows it by another disk must be heard first.
+                self.fresh |= self.replica.next() == Index(0);
                 let replies = self.outbox.rewound(to, self.replica.origin(self.me));
                 self.reply(t, replies);
                 t.put(Output::Replaced { next: self.replica.next() });

@@ -98,8 +98,8 @@ impl<A: App> Node<A> {
         self.take_intake(t);
         self.tick(t);
         self.back(t);
-        self.change_known(t);
         self.advance_done(t);
+        self.change_known(t);
         self.lead_beat(t);
     }
 
