@@ -95,11 +95,12 @@ impl Api {
         let mut events: Vec<Value> = Vec::new();
         loop {
             let from = events.last().and_then(|last| last["index"].as_u64()).map_or(since, |last| last + 1);
-            match self.get(&format!("/v1/events?since={from}&limit={EVENTS_AT_MOST}")).await? {
-                Value::Array(more) if more.is_empty() => return Ok(events),
-                Value::Array(more) => events.extend(more),
-                other => return Err(format!("the events are no list: {other}")),
+            let page = self.get(&format!("/v1/events?since={from}&limit={EVENTS_AT_MOST}")).await?;
+            let Value::Array(more) = page else { return Err(format!("the events are no list: {page}")) };
+            if more.is_empty() {
+                return Ok(events);
             }
+            events.extend(more);
         }
     }
 

@@ -49,7 +49,8 @@ pub fn decode<A: App>(bytes: &[u8]) -> Result<Message<A>, NoMessage> {
 }
 
 /// All gossip topics.
-pub const TOPICS: &[&str] = &["commands", "global_events", "transient_events", "election_messages", "snapshot_responses"];
+pub const TOPICS: &[&str] =
+    &["commands", "global_events", "transient_events", "election_messages", "snapshot_responses"];
 
 /// The gossip topic that a message travels on where there is no connection.
 pub fn topic<A: App>(message: &Message<A>) -> &'static str {

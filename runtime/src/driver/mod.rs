@@ -69,7 +69,10 @@ pub async fn run(config: NodeConfig, shutdown: CancellationToken) -> anyhow::Res
     while listening.len() < config.listen.len() {
         match events.next().await.context("the network ended")? {
             NetworkEvent::Listening(address) => listening.push(address),
-            other => early.push(other),
+            other @ (NetworkEvent::Connected(_)
+            | NetworkEvent::Disconnected(_)
+            | NetworkEvent::Message { .. }
+            | NetworkEvent::PeerRejected { .. }) => early.push(other),
         }
     }
 

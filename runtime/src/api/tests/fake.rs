@@ -239,7 +239,7 @@ impl Task {
     }
 }
 
-fn founders() -> Vec<(NodeId, Option<Boot>)> {
+fn founders() -> Vec<(NodeId, Option<u64>)> {
     vec![(ME, None), (OTHER, None)]
 }
 

@@ -146,9 +146,9 @@ impl Disk {
                 }
                 Ok(Worked::Read { first: from, records })
             }
-            Work::Encode { capture, chunk_bytes } => {
-                Snapshot::encode(&capture, chunk_bytes).map(|snapshot| Worked::Encoded(Box::new(snapshot))).map_err(failed)
-            }
+            Work::Encode { capture, chunk_bytes } => Snapshot::encode(&capture, chunk_bytes)
+                .map(|snapshot| Worked::Encoded(Box::new(snapshot)))
+                .map_err(failed),
             Work::Decode { snapshot, raw_bytes_at_most } => {
                 let replica = snapshot.decode(raw_bytes_at_most).map_err(failed)?;
                 Ok(Worked::Decoded(Box::new(replica)))
