@@ -10,6 +10,8 @@ mod proposing;
 mod serving;
 mod view;
 
+use std::collections::BTreeSet;
+
 use crate::app::App;
 use crate::config::Config;
 use crate::entry::{Body, Entry, Record};
@@ -70,6 +72,8 @@ pub struct Node<A: App> {
     /// Why entries cannot be applied any more, if so.
     stuck: Option<String>,
     leaving: Option<Leaving>,
+    /// Who said that this start must not be.
+    rejected_by: BTreeSet<NodeId>,
     stopped: bool,
     counters: Counters,
 }
@@ -135,6 +139,7 @@ impl<A: App> Node<A> {
             healing: Healing::default(),
             stuck: None,
             leaving: None,
+            rejected_by: BTreeSet::new(),
             stopped: false,
             counters: Counters::default(),
             config,
@@ -356,11 +361,21 @@ impl<A: App> Node<A> {
             }
             Message::HandOver { session, next } => self.hand_over_from(t, from, session, next),
             Message::Transient(transient) => t.put(Output::Transient { from, transient }),
-            Message::Reject { boot, reject } => {
-                if boot == self.boot {
-                    self.stop(t, Stop::Rejected(reject));
-                }
-            }
+            Message::Reject { boot, reject } => self.rejected(t, from, boot, reject),
+        }
+    }
+
+    /// A node says that this start of ours must not be. One node's word does not stop another: the leader's does, or that
+    /// of more than half of the known nodes.
+    fn rejected(&mut self, t: &mut Turn<'_, A>, from: NodeId, boot: Boot, reject: Reject) {
+        let known = self.replica.known();
+        if boot != self.boot || !(known.is_empty() || known.contains(&from)) {
+            self.counters.rejected_origin += 1;
+            return;
+        }
+        self.rejected_by.insert(from);
+        if self.leader() == Some(from) || self.rejected_by.len() * 2 > known.len() {
+            self.stop(t, Stop::Rejected(reject));
         }
     }
 

@@ -300,7 +300,6 @@ fn two_foundings_that_meet_become_one_and_the_other_is_set_aside() {
         2000 ms, 2 to 1: entries 7..8, fresh
         2000 ms, 2 writes 7..8
         2000 ms, 1 follows 1@2
-        2000 ms, 1 to 2: hello, log before 0
         2000 ms, 1 to 2: replay from 0
         2000 ms, 1 to 2: hello, log before 0, in 1@2, and you?
         2000 ms, 2 to 1: hello, log before 8, in 2@2
@@ -311,11 +310,7 @@ fn two_foundings_that_meet_become_one_and_the_other_is_set_aside() {
         2000 ms, 2 to 1: hello, log before 9, in 2@2
         2000 ms, 1 follows 2@2
         2000 ms, 1 to 2: replay from 0
-        2000 ms, 1 to 2: stored before 0 of 2@2
         2000 ms, 2 to 1: entries 0..9, replay
-        2000 ms, 2 applies 9: 1 joins
-        2000 ms, 2 to 1: entries 9..10, fresh
-        2000 ms, 2 writes 9..10
         2000 ms, 1 applies 0: session 1@2
         2000 ms, 1 applies 1: an event
         2000 ms, 1 applies 2: the mark
@@ -326,8 +321,11 @@ fn two_foundings_that_meet_become_one_and_the_other_is_set_aside() {
         2000 ms, 1 applies 7: session 2@2
         2000 ms, 1 applies 8: the mark
         2000 ms, 1 writes 0..9
-        2000 ms, 1 applies 9: 1 joins
         2000 ms, 1 to 2: stored before 9 of 2@2
+        2000 ms, 2 applies 9: 1 joins
+        2000 ms, 2 to 1: entries 9..10, fresh
+        2000 ms, 2 writes 9..10
+        2000 ms, 1 applies 9: 1 joins
         2000 ms, 1 writes 9..10
         2000 ms, 1 to 2: stored before 10 of 2@2
         2500 ms, 2 to 1: lead 2@2, next 10
