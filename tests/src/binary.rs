@@ -23,7 +23,10 @@ fn build() -> PathBuf {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = Command::new(cargo);
     command.current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."));
-    command.args(["build", "--locked", "--package", "lockstep", "--bin", "lockstep", "--message-format=json"]);
+    // With an example beside it, the libraries are built with the features that `cargo test --workspace` gave them, and
+    // thus not once more.
+    command.args(["build", "--locked", "--workspace", "--bin", "lockstep", "--example", "key_value"]);
+    command.arg("--message-format=json");
     if !cfg!(debug_assertions) {
         command.arg("--release");
     }

@@ -1,7 +1,7 @@
 //! Whole networks on loopback: real sockets, free ports, no fixed sleeps.
 
 use std::net::SocketAddr;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::future::join_all;
@@ -389,56 +389,4 @@ async fn a_port_in_use_and_an_address_of_another_kind_are_told_in_sentences() {
     let udp: Multiaddr = "/ip4/127.0.0.1/udp/7".parse().expect("it is an address");
     let error = start(config(&Keypair::generate_ed25519(), vec![udp]), &mut Registry::default());
     assert!(matches!(error, Err(NetworkError::Unsupported(_))));
-}
-
-/// Not a test of anything: prints figures. Run it with `--ignored --nocapture`.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "it measures"]
-async fn figures() {
-    let mut connecting = Vec::new();
-    for _ in 0..20 {
-        let mut first = Node::new(vec![]).await;
-        let since = Instant::now();
-        let mut second = Node::new(vec![first.address.clone()]).await;
-        first.until(NetworkEvent::Connected(second.id)).await;
-        second.until(NetworkEvent::Connected(first.id)).await;
-        connecting.push(since.elapsed());
-    }
-    connecting.sort();
-    println!("from start to connected: median {:?}, most {:?}", connecting[10], connecting[19]);
-
-    let (mut first, mut second) = pair().await;
-    let mut trips = Vec::new();
-    for _ in 0..2000 {
-        let since = Instant::now();
-        first.urgent(&second, "ping");
-        second.next_message().await;
-        second.urgent(&first, "pong");
-        first.next_message().await;
-        trips.push(since.elapsed());
-    }
-    trips.sort();
-    println!("round trip of a small message: median {:?}, p99 {:?}", trips[1000], trips[1980]);
-
-    let chunk = Bytes::from(vec![1; 512 << 10]);
-    let since = Instant::now();
-    for n in 0..512 {
-        first.bulk(&second, chunk.clone());
-        if n >= 16 {
-            second.next_message().await;
-        }
-    }
-    for _ in 0..16 {
-        second.next_message().await;
-    }
-    println!("bulk: {:.0} MiB/s", 256.0 / since.elapsed().as_secs_f64());
-
-    let since = Instant::now();
-    for n in 0..200_000_u32 {
-        first.urgent(&second, vec![0; 200]);
-        if n >= 1000 {
-            second.next_message().await;
-        }
-    }
-    println!("small messages: {:.0} a second", 199_000.0 / since.elapsed().as_secs_f64());
 }
