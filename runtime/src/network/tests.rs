@@ -276,19 +276,6 @@ async fn what_was_sent_before_the_shutdown_arrives() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_node_is_looked_for_where_it_says_that_it_is_and_not_where_it_listens() {
-    let forwarder = TcpListener::bind("127.0.0.1:0").await.expect("a port is free");
-    let port = forwarder.local_addr().expect("it is bound").port();
-    let mut first = Node::new(vec![]).await;
-    let mut hidden = config(&Keypair::generate_ed25519(), vec![first.address.clone()]);
-    hidden.announce = vec![format!("/ip4/127.0.0.1/tcp/{port}").parse().expect("it is an address")];
-    let hidden = Node::with(hidden).await;
-    first.until(NetworkEvent::Connected(hidden.id)).await;
-    let _third = Node::new(vec![first.address.clone()]).await;
-    within(forwarder.accept()).await.expect("the third node dials it there");
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn gossip_reaches_a_node_through_another_and_only_its_addressee() {
     let keypairs = [(); 3].map(|()| Keypair::generate_ed25519());
     let [a, b, c] = keypairs.each_ref().map(|keypair| node_of_keypair(keypair).expect("it is an ed25519 key"));
