@@ -362,8 +362,6 @@ pub enum Why {
     Repair,
     /// A snapshot transfer is late, or may be asked for again.
     Transfer,
-    /// A periodic snapshot is due.
-    Snapshot,
     /// Proposals are sent again, or clients are told that nobody knows.
     Proposals,
 }
