@@ -57,11 +57,12 @@ pub fn apply(state: &mut State, event: &Event, place: Place) {
         Event::RunnerStatusChanged { runner, status } => {
             change(&mut state.runners, runner, |runner| runner.status = status.clone());
         }
-        Event::TaskCreated { task, instance, kind, input } => {
+        Event::TaskCreated { task, instance, kind, input, gateway } => {
             let created = Task {
                 instance: *instance,
                 kind: *kind,
                 input: *input,
+                gateway: *gateway,
                 status: TaskStatus::Pending,
                 created: place.stamp,
             };
@@ -161,7 +162,7 @@ mod tests {
             Event::CardDeleted { model: testing::model(&model) },
             Event::InstanceDeleted { instance },
             Event::RunnerStatusChanged { runner: runner.parse().unwrap(), status: RunnerStatus::Ready },
-            Event::TaskCreated { task, instance, kind: TaskKind::Embedding, input: testing::input() },
+            Event::TaskCreated { task, instance, kind: TaskKind::Embedding, input: testing::input(), gateway: None },
             Event::TaskStatusChanged { task, status: TaskStatus::Running },
             Event::TaskCancelled { task },
             Event::TaskFinished { task, outcome: TaskOutcome::Done { tokens: 1 } },
@@ -179,7 +180,7 @@ mod tests {
         let [first, second] = [testing::instance(0), testing::instance(1)];
         let task = testing::task(1);
         let created =
-            |instance| Event::TaskCreated { task, instance, kind: TaskKind::Embedding, input: testing::input() };
+            |instance| Event::TaskCreated { task, instance, kind: TaskKind::Embedding, input: testing::input(), gateway: None };
         cluster.apply(&created(first));
         let before = cluster.state.clone();
         cluster.apply(&created(second));
@@ -196,6 +197,7 @@ mod tests {
             task: testing::task(1),
             instance: testing::instance(0),
             kind: TaskKind::Embedding,
+            gateway: None,
             input: testing::input(),
         });
         assert_eq!((captured.tasks.len(), captured.instances[&testing::instance(0)].tasks.live), (0, 0));

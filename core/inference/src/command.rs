@@ -62,6 +62,9 @@ pub enum Command {
         kind: TaskKind,
         /// What it is about; the input itself travels beside the log.
         input: InputName,
+        /// The node whose client waits for the answer, and that has the input.
+        #[serde(default)]
+        gateway: Option<NodeId>,
     },
     /// A runner began a task.
     StartTask {

@@ -89,6 +89,8 @@ pub enum Event {
         kind: TaskKind,
         /// What it is about.
         input: InputName,
+        /// The node whose client waits for the answer.
+        gateway: Option<NodeId>,
     },
     /// A task went on.
     TaskStatusChanged {

@@ -16,6 +16,7 @@ pub mod id;
 pub mod limits;
 pub mod observation;
 pub mod refusal;
+pub mod runner;
 pub mod state;
 pub mod telemetry;
 #[cfg(test)]

@@ -28,6 +28,10 @@ pub const NAME_CHARS: usize = 100;
 pub const MODEL_CHARS: usize = 200;
 /// The longest address, in characters.
 pub const ADDRESS_CHARS: usize = 200;
+/// The most settings of a model card.
+pub const SETTINGS: usize = 16;
+/// The longest value of a setting, in characters. Its name has at most half as many.
+pub const SETTING_CHARS: usize = 150;
 /// The longest reason of a failure, in characters.
 pub const REASON_CHARS: usize = 500;
 
@@ -71,6 +75,12 @@ pub(crate) fn check_info(info: &NodeInfo) -> Result<(), Refusal> {
 
 pub(crate) fn check_card(card: &ModelCard) -> Result<(), Refusal> {
     check_text("the model's name", &card.name, NAME_CHARS)?;
+    check_text("the runner's name", &card.runner, NAME_CHARS)?;
+    check_list("settings", card.settings.len(), SETTINGS)?;
+    for (name, value) in &card.settings {
+        check_text("a setting's name", name, SETTING_CHARS / 2)?;
+        check_text("a setting's value", value, SETTING_CHARS)?;
+    }
     let numbers = [
         ("weights_bytes", card.weights_bytes),
         ("layers", card.layers.into()),
@@ -134,7 +144,12 @@ mod tests {
         let rank = Rank { node: NodeId::example(0), runner: RunnerId::of(instance, 0) };
         let (node, model, runner) = (rank.node, ModelId::new(&wide(MODEL_CHARS)), rank.runner);
         let reaches = (0..=u8::MAX).map(NodeId::example).take(NEIGHBOURS).collect();
+        let settings =
+            (0..SETTINGS).map(|n| (wide(SETTING_CHARS / 2 - 2) + &format!("{n:02}"), wide(SETTING_CHARS))).collect();
+        let card = ModelCard { name: wide(NAME_CHARS), runner: wide(NAME_CHARS), settings, ..crate::testing::card(1) };
+        assert_eq!(check_card(&card), Ok(()));
         let entries = [
+            vec![Event::CardAdded { model: model.clone(), card }],
             vec![Event::NodeJoined { node }, Event::NodeInfoChanged { node, info }],
             vec![Event::LinksChanged { node, reaches }],
             vec![Event::InstanceCreated { instance, model, ranks: vec![rank; RANKS] }],

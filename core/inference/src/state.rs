@@ -1,6 +1,6 @@
 //! The replicated state: plain data behind persistent maps, so that a clone costs nothing. `apply` alone changes it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use imbl::OrdMap;
@@ -81,6 +81,17 @@ pub struct ModelCard {
     /// Whether an operator added it: each node keeps a copy of a custom card on its disk.
     #[serde(default)]
     pub custom: bool,
+    /// Which runner serves it: `echo`, `openai`, or one that the nodes' own configuration names. A card never holds a
+    /// command line: clients may add cards.
+    #[serde(default = "echo")]
+    pub runner: String,
+    /// What its runners are told beside: where a server listens, how fast to echo.
+    #[serde(default)]
+    pub settings: BTreeMap<String, String>,
+}
+
+fn echo() -> String {
+    "echo".to_owned()
 }
 
 /// A model on its nodes.
@@ -172,6 +183,8 @@ pub struct Task {
     pub kind: TaskKind,
     /// What it is about.
     pub input: InputName,
+    /// The node whose client waits for the answer, and that has the input; if none, nobody waits.
+    pub gateway: Option<NodeId>,
     /// How far it is.
     pub status: TaskStatus,
     /// When it was created.

@@ -1,5 +1,7 @@
 //! A small cluster to try decisions on: what is decided is applied at once.
 
+use std::collections::BTreeMap;
+
 use lockstep_replication::{Hash, Index, Liveness, NodeId, Place, Wall, Wish};
 
 use crate::Inference;
@@ -80,7 +82,15 @@ pub(crate) fn model(name: &str) -> ModelId {
 }
 
 pub(crate) fn card(layers: u32) -> ModelCard {
-    ModelCard { name: "A model".into(), weights_bytes: 1 << 30, layers, context_tokens: 4096, custom: false }
+    ModelCard {
+        name: "A model".into(),
+        weights_bytes: 1 << 30,
+        layers,
+        context_tokens: 4096,
+        custom: false,
+        runner: "echo".into(),
+        settings: BTreeMap::new(),
+    }
 }
 
 pub(crate) fn instance(n: u8) -> InstanceId {
@@ -102,5 +112,5 @@ pub(crate) fn create_instance(n: u8, name: &str, nodes: &[u8]) -> Command {
 
 pub(crate) fn create_task(n: u8, name: &str) -> Command {
     let kind = TaskKind::Chat { max_tokens: 100 };
-    Command::CreateTask { task: Some(task(n)), model: model(name), kind, input: input() }
+    Command::CreateTask { task: Some(task(n)), model: model(name), kind, input: input(), gateway: None }
 }

@@ -12,13 +12,27 @@ use crate::id::{RunnerId, TaskId};
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Transient {
-    /// A part of a task's answer.
+    /// A part of a task's answer: from the worker of its first rank to its gateway.
     Token(TokenChunk),
-    /// A part of a task's input.
+    /// Parts of an answer did not come: from the gateway to the worker of the first rank, which sends them again.
+    TokensMissing {
+        /// The task.
+        task: TaskId,
+        /// The first part that is missing.
+        from: u64,
+    },
+    /// A part of a task's input: from its gateway to the worker of each rank.
     Input(InputChunk),
-    /// What a rank did for a task, and when.
+    /// Parts of an input did not come: from a worker to the gateway, which sends them again.
+    InputMissing {
+        /// The task.
+        task: TaskId,
+        /// The parts; none means all of them.
+        parts: Vec<u32>,
+    },
+    /// What a rank did for a task, and when: from its worker to the gateway.
     Trace(Trace),
-    /// A runner has a task and its whole input.
+    /// A runner has a task and its whole input: from its worker to the gateway.
     Acknowledged {
         /// The task.
         task: TaskId,
@@ -45,14 +59,40 @@ pub enum TokenPart {
     /// More text.
     Text(String),
     /// Nothing: it is complete.
-    End,
+    End {
+        /// Why no more comes.
+        stop: StopReason,
+        /// What it took.
+        usage: Usage,
+    },
     /// Nothing: an error ended it, for the reason in this sentence.
     Error(String),
+}
+
+/// Why an answer is complete.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StopReason {
+    /// The model had no more to say, or said one of the request's stop words.
+    Stop,
+    /// It reached the most tokens that were asked for, or that the model can hold.
+    Length,
+}
+
+/// How many tokens a task took.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Usage {
+    /// Of the input.
+    pub prompt_tokens: u64,
+    /// Of the answer.
+    pub completion_tokens: u64,
 }
 
 /// A part of a task's input. Parts are put together under the hash of the whole.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct InputChunk {
+    /// The task.
+    pub task: TaskId,
     /// The SHA-256 of the whole input.
     pub input: Hash,
     /// Which part, from 0.
@@ -89,7 +129,15 @@ pub struct TraceSpan {
 
 impl fmt::Debug for InputChunk {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "InputChunk({:?}, {} of {}, {} bytes)", self.input, self.n, self.of, self.bytes.len())
+        write!(
+            f,
+            "InputChunk({:?}, {:?}, {} of {}, {} bytes)",
+            self.task,
+            self.input,
+            self.n,
+            self.of,
+            self.bytes.len()
+        )
     }
 }
 
@@ -103,7 +151,7 @@ impl fmt::Debug for TokenPart {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             TokenPart::Text(text) => write!(f, "{} bytes", text.len()),
-            TokenPart::End => f.write_str("end"),
+            TokenPart::End { stop, usage } => write!(f, "end, {stop:?}, {usage:?}"),
             TokenPart::Error(reason) => write!(f, "error: {reason}"),
         }
     }
@@ -115,7 +163,13 @@ mod tests {
 
     #[test]
     fn what_people_write_is_not_shown() {
-        let input = InputChunk { input: Hash::default(), n: 0, of: 1, bytes: Bytes::from_static(b"secret") };
+        let input = InputChunk {
+            task: TaskId([0; 16]),
+            input: Hash::default(),
+            n: 0,
+            of: 1,
+            bytes: Bytes::from_static(b"secret"),
+        };
         let token = TokenChunk { task: TaskId([0; 16]), n: 3, part: TokenPart::Text("secret".into()) };
         for transient in [Transient::Input(input), Transient::Token(token)] {
             let shown = format!("{transient:?}");
@@ -131,8 +185,20 @@ mod tests {
             spans: vec![TraceSpan { name: "prefill".into(), began: Wall(7), micros: 1200 }],
         };
         let transients = [
-            Transient::Token(TokenChunk { task: TaskId([1; 16]), n: 0, part: TokenPart::End }),
-            Transient::Input(InputChunk { input: Hash([1; 32]), n: 0, of: 2, bytes: Bytes::from_static(&[1, 2]) }),
+            Transient::Token(TokenChunk {
+                task: TaskId([1; 16]),
+                n: 0,
+                part: TokenPart::End { stop: StopReason::Stop, usage: Usage::default() },
+            }),
+            Transient::Input(InputChunk {
+                task: TaskId([1; 16]),
+                input: Hash([1; 32]),
+                n: 0,
+                of: 2,
+                bytes: Bytes::from_static(&[1, 2]),
+            }),
+            Transient::TokensMissing { task: TaskId([1; 16]), from: 3 },
+            Transient::InputMissing { task: TaskId([1; 16]), parts: vec![1] },
             Transient::Trace(trace),
             Transient::Acknowledged { task: TaskId([1; 16]), runner: RunnerId([2; 16]) },
         ];

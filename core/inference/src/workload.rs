@@ -1,5 +1,6 @@
 //! A made-up cluster's work as a stream of commands, for benches and demonstrations: the same seed, the same commands.
 
+use std::collections::BTreeMap;
 use std::ops::Bound;
 
 use lockstep_replication::rng::Rng;
@@ -132,7 +133,8 @@ impl Workload {
             _ => TaskKind::Chat { max_tokens: 1 + self.rng.below(4096) as u32 },
         };
         let input = InputName { hash: Hash(bytes(&mut self.rng)), bytes: 1 + self.rng.below(20_000) };
-        Command::CreateTask { task, model, kind, input }
+        let at = self.rng.below(self.nodes.len() as u64) as usize;
+        Command::CreateTask { task, model, kind, input, gateway: Some(self.nodes[at]) }
     }
 
     fn create_instance(&mut self, model: ModelId) -> Command {
@@ -144,8 +146,17 @@ impl Workload {
     }
 
     fn add_card(&self, model: ModelId, (name, gib, layers): (&str, u64, u32)) -> Command {
+        let (runner, settings) = ("echo".to_owned(), BTreeMap::new());
         let custom = !MODELS.iter().any(|known| known.0 == name);
-        let card = ModelCard { name: name.into(), weights_bytes: gib * GIB, layers, context_tokens: 32_768, custom };
+        let card = ModelCard {
+            name: name.into(),
+            weights_bytes: gib * GIB,
+            layers,
+            context_tokens: 32_768,
+            custom,
+            runner,
+            settings,
+        };
         Command::AddCard { model, card }
     }
 

@@ -30,7 +30,15 @@ fn model() -> ModelId {
 }
 
 fn card() -> ModelCard {
-    ModelCard { name: "Small".into(), weights_bytes: 8 << 30, layers: 32, context_tokens: 8192, custom: true }
+    ModelCard {
+        name: "Small".into(),
+        weights_bytes: 8 << 30,
+        layers: 32,
+        context_tokens: 8192,
+        custom: true,
+        runner: "openai".into(),
+        settings: [("url".to_owned(), "http://127.0.0.1:8080/v1".to_owned())].into(),
+    }
 }
 
 fn info() -> NodeInfo {
@@ -50,8 +58,14 @@ fn commands() -> Vec<Command> {
         Command::DeleteCard { model: model() },
         Command::CreateInstance { instance: Some(INSTANCE), model: model(), nodes: vec![NODE, NodeId::example(2)] },
         Command::DeleteInstance { instance: INSTANCE },
-        Command::CreateTask { task: Some(TASK), model: model(), kind: TaskKind::Chat { max_tokens: 256 }, input },
-        Command::CreateTask { task: None, model: model(), kind: TaskKind::Embedding, input },
+        Command::CreateTask {
+            task: Some(TASK),
+            model: model(),
+            kind: TaskKind::Chat { max_tokens: 256 },
+            input,
+            gateway: Some(NODE),
+        },
+        Command::CreateTask { task: None, model: model(), kind: TaskKind::Embedding, input, gateway: None },
         Command::StartTask { task },
         Command::FinishTask { task, outcome: TaskOutcome::Done { tokens: 300 } },
         Command::FinishTask { task, outcome: failure() },
@@ -91,9 +105,9 @@ fn events() -> Vec<Event> {
         Event::CardDeleted { model: model() },
         Event::InstanceCreated { instance, model: model(), ranks },
         Event::InstanceDeleted { instance },
-        Event::TaskCreated { task, instance, kind: TaskKind::Chat { max_tokens: 256 }, input },
-        Event::TaskCreated { task, instance, kind: TaskKind::Embedding, input },
-        Event::TaskCreated { task, instance, kind: TaskKind::Image { steps: 30 }, input },
+        Event::TaskCreated { task, instance, kind: TaskKind::Chat { max_tokens: 256 }, input, gateway: Some(NODE) },
+        Event::TaskCreated { task, instance, kind: TaskKind::Embedding, input, gateway: None },
+        Event::TaskCreated { task, instance, kind: TaskKind::Image { steps: 30 }, input, gateway: None },
         Event::TaskStatusChanged { task, status: TaskStatus::Pending },
         Event::TaskStatusChanged { task, status: TaskStatus::Running },
         Event::TaskCancelled { task },

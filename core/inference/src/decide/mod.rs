@@ -31,7 +31,9 @@ fn grant(state: &State, command: Command) -> Result<Vec<Event>, Refusal> {
         Command::DeleteCard { model } => models::delete_card(state, model),
         Command::CreateInstance { instance, model, nodes } => models::create_instance(state, instance, model, &nodes),
         Command::DeleteInstance { instance } => models::delete_instance(state, instance),
-        Command::CreateTask { task, model, kind, input } => tasks::create(state, task, model, kind, input),
+        Command::CreateTask { task, model, kind, input, gateway } => {
+            tasks::create(state, task, model, kind, input, gateway)
+        }
         Command::StartTask { task } => tasks::start(state, task),
         Command::FinishTask { task, outcome } => tasks::finish(state, task, outcome),
         Command::CancelTask { task } => tasks::cancel(state, task),

@@ -1,5 +1,7 @@
 //! Decisions on tasks: where each goes, and its way out of the state.
 
+use lockstep_replication::NodeId;
+
 use super::models::check_model;
 use crate::event::Event;
 use crate::id::{ModelId, TaskId};
@@ -14,6 +16,7 @@ pub(super) fn create(
     model: ModelId,
     kind: TaskKind,
     input: InputName,
+    gateway: Option<NodeId>,
 ) -> Result<Vec<Event>, Refusal> {
     let task = task.ok_or_else(|| Refusal::NoId { what: "task".into() })?;
     check_model(&model)?;
@@ -22,7 +25,7 @@ pub(super) fn create(
     }
     limits::check_room("tasks", state.tasks.len(), limits::TASKS)?;
     match state.least_loaded(&model) {
-        Some(instance) => Ok(vec![Event::TaskCreated { task, instance, kind, input }]),
+        Some(instance) => Ok(vec![Event::TaskCreated { task, instance, kind, input, gateway }]),
         None if !state.cards.contains_key(&model) => Err(Refusal::UnknownModel { model }),
         None if state.instances.values().any(|instance| instance.model == model) => {
             Err(Refusal::NoneAvailable { model })
@@ -115,7 +118,7 @@ mod tests {
         assert_eq!(cluster.ask(create_task(2, "b")), Err(Refusal::NoInstance { model: model("b") }));
         assert_eq!(cluster.ask(create_task(2, "z")), Err(Refusal::UnknownModel { model: model("z") }));
         let kind = TaskKind::Embedding;
-        let without_id = Command::CreateTask { task: None, model: model("a"), kind, input: input() };
+        let without_id = Command::CreateTask { task: None, model: model("a"), kind, input: input(), gateway: None };
         assert_eq!(cluster.ask(without_id).unwrap_err().code(), "no_id");
     }
 
@@ -161,7 +164,7 @@ mod tests {
             let mut id = task(0);
             id.0[..4].copy_from_slice(&n.to_be_bytes());
             let (kind, model) = (TaskKind::Embedding, model("a"));
-            cluster.ask(Command::CreateTask { task: Some(id), model, kind, input: input() }).map(drop)
+            cluster.ask(Command::CreateTask { task: Some(id), model, kind, input: input(), gateway: None }).map(drop)
         };
         assert!((0..limits::TASKS as u32).all(|n| create(n).is_ok()));
         assert_eq!(create(u32::MAX).unwrap_err().code(), "full");

@@ -73,8 +73,8 @@ impl Models {
                 Command::CreateInstance { instance: Some(instance), model, nodes }
             }
             Event::InstanceDeleted { instance } => Command::DeleteInstance { instance },
-            Event::TaskCreated { task, instance, kind, input } => {
-                Command::CreateTask { task: Some(task), model: self.0.get(&instance)?.clone(), kind, input }
+            Event::TaskCreated { task, instance, kind, input, gateway } => {
+                Command::CreateTask { task: Some(task), model: self.0.get(&instance)?.clone(), kind, input, gateway }
             }
             Event::TaskStatusChanged { task, status } => match status {
                 TaskStatus::Running => Command::StartTask { task },
