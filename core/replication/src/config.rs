@@ -6,6 +6,7 @@ use crate::time::Span;
 
 /// How a node behaves. All nodes of a cluster should agree on it; nothing breaks where they do not.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct Config {
     /// How many nodes, itself included, a node without any log expects to found a cluster with. 1: it may found alone. It
     /// never founds with half of them or fewer.

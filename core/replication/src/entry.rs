@@ -122,8 +122,7 @@ pub enum Unreadable {
 impl<A: App> Entry<A> {
     /// The bytes of this entry, written for nodes that read `schema`.
     pub fn seal(&self, schema: u32) -> Record {
-        let start = postcard::to_stdvec(&schema).unwrap_or_default();
-        let bytes = postcard::to_extend(self, start).expect("application data serialises into memory");
+        let bytes = postcard::to_stdvec(&(schema, self)).expect("application data serialises into memory");
         Record { index: self.index, bytes: bytes.into() }
     }
 }

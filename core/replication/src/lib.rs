@@ -31,6 +31,14 @@
 //! | L13 | When faults stop, all connected nodes reach one session, one index, one state within 10 s plus transfer time | harness: at the end |
 //! | L14 | Nothing from the network, the disk or a client makes a node panic or grow without bound | beside each part, and in the runtime's tests |
 
+#[cfg(feature = "simulation")]
+#[macro_use]
+pub mod chaos;
+#[cfg(not(feature = "simulation"))]
+#[macro_use]
+#[path = "chaos/off.rs"]
+mod chaos;
+
 pub mod app;
 pub mod config;
 pub mod entry;

@@ -83,7 +83,8 @@ impl Node {
 
     /// When its silence will have been too long. A busy lease counts as being heard until it ends.
     fn silent_at(&self, deaf_until: Moment, config: &Config) -> Moment {
-        self.heard.max(self.busy_until).max(deaf_until) + config.lost_after
+        let after = if mutant!(LostTooSoon) { Span::seconds(2) } else { config.lost_after };
+        self.heard.max(self.busy_until).max(deaf_until) + after
     }
 }
 
@@ -154,7 +155,8 @@ impl Liveness {
         let regular = now >= tick_at;
         if regular {
             self.tick_at = Some(now + config.tick_every.max(Span(1)));
-            if now.since(tick_at) > TICK_LATE {
+            if now.since(tick_at) > TICK_LATE && !mutant!(LostUnderDoubt) {
+                probe!("the leader's own tick came late");
                 self.deaf_until = now;
                 self.begin_doubt(now);
             }
@@ -162,10 +164,11 @@ impl Liveness {
             self.end_doubt(now, config);
             let doubt_ended = was_in_doubt && self.doubt.is_none();
             if !doubt_ended && self.silent_together(now, config) {
+                probe!("many nodes fall silent together");
                 self.begin_doubt(now);
             }
         }
-        if self.doubt.is_some() {
+        if self.doubt.is_some() && !mutant!(LostUnderDoubt) {
             return changes;
         }
         // With one node fewer alive, fewer need to agree on the next.
@@ -249,6 +252,9 @@ impl Liveness {
 
     /// Who is to be counted as lost now: silence is judged at regular ticks, broken connections at any time.
     fn overdue(&self, now: Moment, regular: bool, config: &Config) -> Vec<NodeId> {
+        if mutant!(NeverLost) {
+            return Vec::new();
+        }
         let live = self.live().count();
         let silent = |node: &Node| regular && node.lives() && now >= node.silent_at(self.deaf_until, config);
         let broken = |node: &Node| self.broken_at(node, live).is_some_and(|at| now >= at);
@@ -286,6 +292,7 @@ impl Liveness {
 
     fn begin_doubt(&mut self, now: Moment) {
         if self.doubt.is_none() {
+            probe!("the leader doubts its own ears");
             self.doubts += 1;
             self.doubt = Some(now);
         }

@@ -112,7 +112,9 @@ impl<A: App> Outbox<A> {
 
     fn add(&mut self, proposal: Proposal<A>, client: Option<Client>, config: &Config) -> Option<()> {
         let bytes = postcard::experimental::serialized_size(&proposal).unwrap_or(usize::MAX / 2) + ITEM_OVERHEAD;
-        if self.len() >= config.outbox_entries || self.bytes + bytes > config.outbox_bytes {
+        let full = self.len() >= config.outbox_entries || self.bytes + bytes > config.outbox_bytes;
+        if full && !mutant!(UnboundedOutbox) {
+            probe!("the outbox is full");
             return None;
         }
         self.bytes += bytes;
@@ -145,13 +147,15 @@ impl<A: App> Outbox<A> {
             if self.resend_at.is_some() && !due {
                 return None;
             }
-            let next = (((origin.generation.max(self.generation) >> 32) + 1) << 32) | u64::from(self.start);
+            let newest = origin.generation.max(self.generation) >> 32;
+            let next = ((newest + u64::from(!mutant!(GenerationNotRaised))) << 32) | u64::from(self.start);
             let generation = *self.asked.insert(self.asked.map_or(next, |asked| asked.max(next)));
             self.resend_at = Some(now + config.propose_again);
             return Some(Propose { generation, floor: 1, items: Vec::new() });
         }
         let floor = self.items.keys().next().copied().unwrap_or(self.next_n);
         if due {
+            probe!("proposals are sent again");
             *repeated += self.items.range(..self.unsent).count() as u64;
             self.unsent = floor;
         }
@@ -198,6 +202,7 @@ impl<A: App> Outbox<A> {
         if self.asked != Some(generation) {
             // An older start's.
             if generation > self.generation {
+                probe!("an older start's generation is ordered");
                 self.close();
             }
             return Vec::new();
@@ -228,6 +233,9 @@ impl<A: App> Outbox<A> {
                 None
             }
             Refused::Application(_) | Refused::Nothing(_) | Refused::TooLong { .. } | Refused::Before => {
+                if item.contested {
+                    probe!("a refusal is contested");
+                }
                 let outcome =
                     if item.contested { Outcome::Unknown(Unknown::Contested) } else { Outcome::Refused(refused) };
                 Some(self.answer(client, outcome))
@@ -311,8 +319,15 @@ impl<A: App> Outbox<A> {
                 Proposal::Observation(_) => None,
             };
             match named {
-                Some(index) => self.done_before(client.since, client.ticket, index),
-                None => replies.push(self.answer(client, Outcome::Unknown(Unknown::Skipped))),
+                Some(index) => {
+                    probe!("a snapshot shows a command by its name");
+                    self.done_before(client.since, client.ticket, index);
+                }
+                None => {
+                    probe!("a snapshot skips a command that waits");
+                    let reply = self.answer(client, Outcome::Unknown(Unknown::Skipped));
+                    replies.extend((!mutant!(ReplyLost)).then_some(reply));
+                }
             }
         }
         if renewed && self.asked == Some(origin.generation) {
@@ -329,6 +344,9 @@ impl<A: App> Outbox<A> {
         self.close();
         self.passed = if origin.generation == self.generation { origin.n } else { 0 };
         let gone = self.waiting.split_off(&(to, Ticket(0)));
+        if !gone.is_empty() {
+            probe!("a command that waits is set aside");
+        }
         let clients = gone.into_iter().map(|((_, ticket), since)| Client { ticket, since });
         clients.map(|client| self.answer(client, Outcome::Unknown(Unknown::SetAside))).collect()
     }
@@ -336,6 +354,9 @@ impl<A: App> Outbox<A> {
     /// Another leader's log goes on from `next`: what the old one said of entries beyond is void.
     pub(crate) fn doubt_beyond(&mut self, next: Index) -> Replies<A> {
         let doubted = self.waiting.split_off(&(next, Ticket(0)));
+        if !doubted.is_empty() {
+            probe!("another leader's log does not reach a command that waits");
+        }
         let clients = doubted.into_iter().map(|((_, ticket), since)| Client { ticket, since });
         clients.map(|client| self.answer(client, Outcome::Unknown(Unknown::TimedOut))).collect()
     }
@@ -359,7 +380,11 @@ impl<A: App> Outbox<A> {
         if !self.open || self.resend_at.is_none_or(|at| at > now) {
             return Vec::new();
         }
-        self.refuse_passed()
+        let replies = self.refuse_passed();
+        if !replies.is_empty() {
+            probe!("a refusal was lost, and the log shows it");
+        }
+        replies
     }
 
     /// Whether a client waits for an entry that is in the log.
@@ -381,6 +406,9 @@ impl<A: App> Outbox<A> {
             None => BTreeSet::new(),
         };
         let expired = std::mem::replace(&mut self.clients, rest);
+        if !expired.is_empty() {
+            probe!("a client waited too long");
+        }
         self.tell(&expired, Unknown::TimedOut)
     }
 
@@ -396,7 +424,7 @@ impl<A: App> Outbox<A> {
             for item in self.items.values_mut() {
                 item.client.take_if(|client| told(client));
             }
-            self.waiting.retain(|(_, ticket), since| !clients.contains(&(*since, *ticket)));
+            self.waiting.retain(|(_, ticket), since| !clients.contains(&(*since, *ticket)) || mutant!(RepliesTwice));
         }
         clients.iter().map(|(_, ticket)| (*ticket, Outcome::Unknown(why))).collect()
     }

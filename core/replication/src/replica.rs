@@ -187,6 +187,11 @@ impl<A: App> Replica<A> {
         Ok(())
     }
 
+    #[cfg(feature = "simulation")]
+    pub(crate) fn forget_state(&mut self) {
+        self.state = A::State::default();
+    }
+
     fn decided(&mut self, decided: &Decided<A>, place: Place) {
         if let Some(ProposalId { node, generation, n }) = decided.proposal {
             self.origins.insert(node, Origin { generation, n });

@@ -2,14 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::app::App;
 use crate::id::{Index, NodeId, Session};
 use crate::io::{Outcome, Role};
 use crate::lineage::{Lineage, Position};
 use crate::message::DoneMark;
-use crate::time::Span;
 
 /// What a node looks like from outside at one moment.
 #[derive(Clone, Debug, Serialize)]
@@ -76,8 +75,8 @@ pub struct CatchUp {
 pub struct FinishedCatchUp {
     /// By which way.
     pub path: CatchUpPath,
-    /// From the first request until all that the leader's log held then was applied.
-    pub requested_to_applied: Span,
+    /// From the first request until all that the leader's log held then was applied, in microseconds.
+    pub requested_to_applied_us: u64,
     /// Bytes of the snapshot.
     pub snapshot_bytes: u64,
     /// Entries that came by the log.
@@ -85,7 +84,7 @@ pub struct FinishedCatchUp {
 }
 
 /// The ways to catch up.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum CatchUpPath {
     /// A small hole, by NACK.
@@ -107,10 +106,10 @@ pub struct NodeView {
     pub known: bool,
     /// Whether a connection stands.
     pub connected: bool,
-    /// How long ago it was heard.
-    pub heard_ago: Option<Span>,
-    /// How long a probe took last.
-    pub round_trip: Option<Span>,
+    /// How many milliseconds ago it was heard.
+    pub heard_ago_ms: Option<u64>,
+    /// How long a probe takes, in microseconds.
+    pub round_trip_us: Option<u64>,
     /// One past the last entry that it stored, as the leader knows.
     pub stored: Option<Index>,
     /// Whether the leader counts it as lost.

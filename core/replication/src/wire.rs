@@ -30,7 +30,7 @@ pub enum NoMessage {
 
 /// The bytes of a message.
 pub fn encode<A: App>(message: &Message<A>) -> Bytes {
-    postcard::to_extend(message, vec![VERSION]).expect("messages serialise into memory").into()
+    postcard::to_stdvec(&(VERSION, message)).expect("messages serialise into memory").into()
 }
 
 /// The message in these bytes.

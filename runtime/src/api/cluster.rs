@@ -24,7 +24,7 @@ struct Asked {
     timeout: Option<String>,
 }
 
-/// The node's facts, as [`lockstep_replication::View`] names them (times are in nanoseconds), and beside them:
+/// The node's facts, as [`lockstep_replication::View`] names them (units are in the names), and beside them:
 ///
 /// - `session`: the one that it leads or follows; `lag`: entries between what is applied and the head, and the same for
 ///   each of `nodes` whose log is known;

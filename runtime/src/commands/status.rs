@@ -103,8 +103,8 @@ fn sentences(cluster: &Value) -> Vec<String> {
 fn nodes(cluster: &Value) -> Vec<[String; 7]> {
     let head = cluster["head_next"].as_u64().unwrap_or_default();
     let yes = |value: &Value| if *value == true { "yes" } else { "no" }.to_owned();
-    let span = |nanos: &Value| {
-        nanos.as_u64().map_or_else(|| "-".into(), |nanos| output::duration(Duration::from_nanos(nanos)))
+    let span = |number: &Value, unit: fn(u64) -> Duration| {
+        number.as_u64().map_or_else(|| "-".into(), |number| output::duration(unit(number)))
     };
     let mut rows = Vec::new();
     for (id, node) in cluster["nodes"].as_object().into_iter().flatten() {
@@ -128,8 +128,8 @@ fn nodes(cluster: &Value) -> Vec<[String; 7]> {
             yes(&node["known"]),
             connected,
             behind,
-            span(&node["heard_ago"]),
-            span(&node["round_trip"]),
+            span(&node["heard_ago_ms"], Duration::from_millis),
+            span(&node["round_trip_us"], Duration::from_micros),
         ]);
     }
     rows.sort_by_key(|row| !row[1].starts_with("leader"));
@@ -149,7 +149,7 @@ mod tests {
             "catch_up": {"path": "snapshot", "bytes": 1024, "bytes_of": 4096, "entries_behind": 1200},
             "nodes": {
                 "aaaaaaaaaa": {"known": true, "connected": false},
-                "bbbbbbbbbb": {"known": true, "connected": true, "stored": 1205, "heard_ago": 12_000_000, "lost": false},
+                "bbbbbbbbbb": {"known": true, "connected": true, "stored": 1205, "heard_ago_ms": 12, "lost": false},
             },
         })
     }

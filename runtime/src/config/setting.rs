@@ -135,50 +135,17 @@ whole_numbers!(u32, u64, usize);
 
 impl Setting for Span {
     fn set(&mut self, raw: &Raw) -> Result<(), &'static str> {
-        const EXPECTED: &str = "a length of time with its unit, such as \"250ms\", \"5s\", \"2m\" or \"24h\"";
-        let Raw::Text(text) = raw else { return Err(EXPECTED) };
-        *self = span(text).ok_or(EXPECTED)?;
+        *self = parsed(raw, "a length of time with its unit, such as \"250ms\", \"5s\", \"2m\" or \"24h\"")?;
         Ok(())
     }
 
     fn show(&self) -> Option<String> {
-        let (unit, name) = UNITS
-            .into_iter()
-            .rev()
-            .find(|(unit, _)| self.0 != 0 && self.0.is_multiple_of(*unit))
-            .unwrap_or((1_000_000_000, "s"));
-        Some(quoted(&format!("{}{name}", self.0 / unit)))
+        Some(quoted(&self.exact()))
     }
 
     fn is_nothing(&self) -> bool {
         self.0 == 0
     }
-}
-
-/// Units of time in nanoseconds, the shortest first.
-const UNITS: [(u64, &str); 6] = [
-    (1, "ns"),
-    (1_000, "us"),
-    (1_000_000, "ms"),
-    (1_000_000_000, "s"),
-    (60_000_000_000, "m"),
-    (3_600_000_000_000, "h"),
-];
-
-/// The span in a text such as `1.5s`; none if it is none.
-fn span(text: &str) -> Option<Span> {
-    let text = text.trim();
-    let (number, unit) = text.split_at(text.find(|letter: char| !letter.is_ascii_digit() && letter != '.')?);
-    let unit = match unit.trim() {
-        "µs" => "us",
-        other => other,
-    };
-    let (nanoseconds, _) = UNITS.into_iter().find(|(_, name)| *name == unit)?;
-    let (whole, fraction) = number.split_once('.').unwrap_or((number, "0"));
-    let digits = u32::try_from(fraction.len()).ok().filter(|digits| (1..=9).contains(digits))?;
-    let whole = whole.parse::<u64>().ok()?.checked_mul(nanoseconds)?;
-    let fraction = u128::from(fraction.parse::<u64>().ok()?) * u128::from(nanoseconds) / 10u128.pow(digits);
-    Some(Span(whole.checked_add(u64::try_from(fraction).ok()?)?))
 }
 
 impl Setting for PathBuf {

@@ -91,12 +91,14 @@ impl<A: App> Node<A> {
         let Part::Following(following) = &self.part else { return };
         // A transfer outlives a change of leader if it is of the same branch.
         if let Stage::Fetching(fetch) = &mut self.catching_up.stage
-            && following.lineage.contains(&fetch.manifest().lineage)
+            && (following.lineage.contains(&fetch.manifest().lineage) || mutant!(ForeignSnapshot))
         {
+            probe!("a transfer went on under another leader");
             fetch.resume(t.at(), following.session.leader);
             return;
         }
         if matches!(self.catching_up.stage, Stage::Decoding { .. }) {
+            probe!("the leader changed while a snapshot was decoded");
             return;
         }
         self.catching_up.stage = Stage::Idle;
@@ -122,10 +124,15 @@ impl<A: App> Node<A> {
             log_from: self.replica.next(),
         });
         let far = self.behind() > self.config.repair_entries;
-        if far && self.config.fetch_snapshots { self.ask_snapshot(t, 1) } else { self.start_replay(t) }
+        if far && self.config.fetch_snapshots {
+            self.ask_snapshot(t, 1)
+        } else {
+            self.start_replay(t)
+        }
+        probe!("a catch-up began");
     }
 
-    fn ask_snapshot(&mut self, t: &mut Turn<'_, A>, tries: u32) {
+    pub(super) fn ask_snapshot(&mut self, t: &mut Turn<'_, A>, tries: u32) {
         let Part::Following(following) = &self.part else { return };
         let session = following.session;
         self.gap.reset();
@@ -155,12 +162,14 @@ impl<A: App> Node<A> {
         if !self.may_catch_up() {
             return;
         }
-        let hole = self.buffer.hole(following.head_next);
+        let head_next = if mutant!(LastEntryLost) { Index(0) } else { following.head_next };
+        let hole = self.buffer.hole(head_next);
         match &mut self.catching_up.stage {
             Stage::Idle => self.mend(t, hole),
             Stage::Asking { again_at, tries } => {
                 let tries = *tries;
                 if t.at() >= *again_at {
+                    probe!("an offer is asked for again, or the log is replayed without");
                     if tries < ASKED_AT_MOST { self.ask_snapshot(t, tries + 1) } else { self.start_replay(t) }
                 }
             }
@@ -174,6 +183,7 @@ impl<A: App> Node<A> {
                 if hole.is_none() {
                     self.catching_up.stage = Stage::Idle;
                 } else if t.at() >= *moved + self.config.nack_patience {
+                    probe!("a replay stood still and is asked for anew");
                     self.begin_catching_up(t);
                 }
             }
@@ -184,13 +194,17 @@ impl<A: App> Node<A> {
     /// Holes in the order: left alone for a moment, then asked for; a large one, or one that stays, is caught up with.
     fn mend(&mut self, t: &mut Turn<'_, A>, hole: Option<(Index, Index)>) {
         if hole.is_some_and(|(from, until)| until.since(from) > self.config.repair_entries) {
+            probe!("a hole is too large for a repair");
             self.begin_catching_up(t);
             return;
         }
         let nodes = self.replica.known().len().max(2);
         match self.gap.observe(t.at(), &mut self.rng, hole, nodes, &self.config) {
             GapChange::Opened => self.counters.gaps += 1,
-            GapChange::Closed { suppressed: true } => self.counters.nacks_suppressed += 1,
+            GapChange::Closed { suppressed: true } => {
+                probe!("a hole closed before its NACK");
+                self.counters.nacks_suppressed += 1;
+            }
             GapChange::None | GapChange::Progressed | GapChange::Closed { suppressed: false } => {}
         }
         match self.gap.fire(t.at(), &mut self.rng, &self.config) {
@@ -200,9 +214,13 @@ impl<A: App> Node<A> {
                 let session = following.session;
                 let to = self.source(session);
                 self.counters.nacks_sent += 1;
+                if buggify!("a NACK is sent twice") {
+                    t.send(to, Message::Nack(Range { session, from, until }));
+                }
                 t.send(to, Message::Nack(Range { session, from, until }));
             }
             Some(Ask::Escalate) => {
+                probe!("a hole is given up for a catch-up");
                 self.counters.escalations += 1;
                 self.begin_catching_up(t);
             }
@@ -214,6 +232,7 @@ impl<A: App> Node<A> {
         if self.peers.is_connected(session.leader) {
             return session.leader;
         }
+        probe!("a hole is asked of another node than the leader");
         self.sources(session).into_iter().next().unwrap_or(session.leader)
     }
 
@@ -241,7 +260,7 @@ impl<A: App> Node<A> {
             }
             self.caught_up.push(FinishedCatchUp {
                 path: if run.snapshot_bytes > 0 { CatchUpPath::Snapshot } else { CatchUpPath::Log },
-                requested_to_applied: t.at().since(run.asked),
+                requested_to_applied_us: t.at().since(run.asked).0 / 1000,
                 snapshot_bytes: run.snapshot_bytes,
                 tail_entries: self.replica.next().since(run.log_from),
             });
@@ -254,6 +273,7 @@ impl<A: App> Node<A> {
     /// The leader's answer to the request for a snapshot.
     pub(super) fn offer_from(&mut self, t: &mut Turn<'_, A>, from: NodeId, session: Session, offer: Offer) {
         let Stage::Asking { tries, .. } = self.catching_up.stage else {
+            probe!("an offer came that nobody waits for");
             self.counters.stale_session += 1;
             return;
         };
@@ -263,9 +283,13 @@ impl<A: App> Node<A> {
         }
         match offer {
             Offer::Snapshot(manifest) => self.begin_fetching(t, from, *manifest),
-            Offer::LogShorter => self.start_replay(t),
+            Offer::LogShorter => {
+                probe!("the log is shorter than a snapshot");
+                self.start_replay(t);
+            }
             Offer::NothingYet => self.catching_up.stage = Stage::Idle,
             Offer::Later(span) => {
+                probe!("a joiner is told to ask later");
                 let wait = span.max(Span::millis(10)).min(self.config.transfer_patience);
                 self.catching_up.stage = Stage::Asking { again_at: t.at() + wait, tries };
             }
@@ -274,8 +298,9 @@ impl<A: App> Node<A> {
 
     fn begin_fetching(&mut self, t: &mut Turn<'_, A>, from: NodeId, manifest: Manifest) {
         let Part::Following(following) = &self.part else { return };
-        let of_this_branch = following.lineage.contains(&manifest.lineage);
+        let of_this_branch = following.lineage.contains(&manifest.lineage) || mutant!(ForeignSnapshot);
         if !of_this_branch || manifest.next() <= self.replica.next() {
+            probe!("an offer is of no use any more");
             self.snapshot_failed(t, "it is not newer than what this node has, or of another branch".into());
             return;
         }
@@ -294,6 +319,7 @@ impl<A: App> Node<A> {
         let sources = self.sources(session);
         let Stage::Fetching(fetch) = &mut self.catching_up.stage else { return };
         if fetch.stalled(t.at()) {
+            probe!("the chunks of a snapshot stopped coming");
             self.snapshot_failed(t, "its chunks stopped coming".into());
             return;
         }
@@ -304,6 +330,7 @@ impl<A: App> Node<A> {
         }
         self.counters.chunks_retried += fetch.retried() - before;
         if fetch.stalled(t.at()) {
+            probe!("nobody holds a snapshot any more");
             self.snapshot_failed(t, "nobody holds it any more".into());
         }
     }
@@ -317,13 +344,14 @@ impl<A: App> Node<A> {
         bytes: Option<Bytes>,
     ) {
         let Stage::Fetching(fetch) = &mut self.catching_up.stage else {
+            probe!("a chunk came after its transfer");
             self.counters.chunks_rejected += 1;
             return;
         };
         let len = bytes.as_ref().map_or(0, |bytes| bytes.len() as u64);
         match fetch.take(t.at(), from, snapshot, chunk, bytes) {
             Took::Rejected(_) => self.counters.chunks_rejected += 1,
-            Took::Absent => {}
+            Took::Absent => probe!("a source does not hold the snapshot"),
             Took::Kept => self.counters.snapshot_bytes_received += len,
             Took::Complete(snapshot) => {
                 self.counters.snapshot_bytes_received += len;
@@ -341,12 +369,14 @@ impl<A: App> Node<A> {
             return;
         }
         let Part::Following(following) = &self.part else {
+            probe!("a snapshot was decoded when there was no leader");
             self.catching_up.stage = Stage::Idle;
             return;
         };
         let next = replica.next();
-        if !following.lineage.contains(&snapshot.manifest.lineage) || next <= self.replica.next() || self.disk.rewinding
-        {
+        let of_this_branch = following.lineage.contains(&snapshot.manifest.lineage) || mutant!(ForeignSnapshot);
+        if !of_this_branch || next <= self.replica.next() || self.disk.rewinding {
+            probe!("a decoded snapshot is of no use any more");
             self.snapshot_failed(t, "the log has gone another way meanwhile".into());
             return;
         }
@@ -364,9 +394,13 @@ impl<A: App> Node<A> {
         t.put(Output::Replaced { next });
         let replies = self.outbox.skipped(&self.replica, self.replica.origin(self.me));
         self.reply(t, replies);
+        if !self.buffer.is_empty() {
+            probe!("live entries waited for a snapshot to be installed");
+        }
         self.release(t);
         self.catching_up.stage = Stage::Idle;
         if self.behind() > 0 {
+            probe!("the log goes on after a snapshot");
             self.start_replay(t);
         }
     }
@@ -394,6 +428,7 @@ impl<A: App> Node<A> {
             return;
         }
         if self.config.fetch_snapshots {
+            probe!("the log begins too late to be replayed");
             self.begin_run(t);
             self.ask_snapshot(t, 1);
         } else {

@@ -145,7 +145,8 @@ impl<A: App> Node<A> {
         self.disk.appended_hash = self.replica.hash();
         self.disk.appending = Some((t.at(), until));
         if let Part::Leading(leading) = &self.part {
-            for (first, records) in batches(first, &records, self.config.batch_entries, self.config.batch_bytes) {
+            let entries = if buggify!("new entries leave one by one") { 1 } else { self.config.batch_entries };
+            for (first, records) in batches(first, &records, entries, self.config.batch_bytes) {
                 let session = leading.session;
                 t.broadcast(Message::Entries(Entries { session, first, records, kind: EntriesKind::Fresh }));
             }
@@ -155,6 +156,9 @@ impl<A: App> Node<A> {
 
     /// Cuts the log: what is past `to` is set aside. Nothing that was applied is forgotten on the way there.
     pub(super) fn rewind(&mut self, t: &mut Turn<'_, A>, to: Index, winner: Session) {
+        if !self.disk.is_level() {
+            probe!("a branch is set aside while some of it is not synced");
+        }
         self.append(t);
         self.counters.rewinds += 1;
         self.disk.rewinding = true;
@@ -166,13 +170,8 @@ impl<A: App> Node<A> {
         let Some(pending) = self.disk.pending.remove(&id) else { return };
         match (pending, result) {
             (Pending::Keep(kept), Ok(Worked::Stored)) => self.is_kept(t, kept),
-            (Pending::Append { until }, Ok(Worked::Stored)) => {
-                self.disk.synced = self.disk.synced.max(until);
-                if self.disk.appending.is_some_and(|(_, last)| last == until) {
-                    self.disk.appending = None;
-                }
-                self.is_synced(t);
-            }
+            (Pending::Append { until }, Ok(Worked::Stored)) => self.has_appended(t, until),
+            (Pending::Append { until }, Err(_)) if mutant!(LeadsOnAfterFailedAppend) => self.has_appended(t, until),
             (Pending::Rewind { to }, Ok(Worked::Rewound(restored, aside))) => {
                 self.restore(*restored);
                 // An emptied node is as a new one: what knows it by another disk must be heard first.
@@ -180,7 +179,9 @@ impl<A: App> Node<A> {
                 let replies = self.outbox.rewound(to, self.replica.origin(self.me));
                 self.reply(t, replies);
                 t.put(Output::Replaced { next: self.replica.next() });
-                if let Some(aside) = aside {
+                if let Some(aside) = aside
+                    && !mutant!(UnannouncedAside)
+                {
                     t.put(Output::Notice(Notice::SetAside(aside)));
                 }
                 self.enter_seeking(t);
@@ -215,7 +216,10 @@ impl<A: App> Node<A> {
             (
                 Pending::Keep(_) | Pending::Append { .. } | Pending::Rewind { .. } | Pending::Install { .. },
                 Err(failed),
-            ) => self.stop(t, Stop::Disk(failed.0)),
+            ) => {
+                probe!("a write failed, and the node stops");
+                self.stop(t, Stop::Disk(failed.0));
+            }
             (
                 Pending::Keep(_)
                 | Pending::Append { .. }
@@ -229,6 +233,14 @@ impl<A: App> Node<A> {
                 Ok(_),
             ) => self.stop(t, Stop::Disk("work was answered by the result of other work: a defect".into())),
         }
+    }
+
+    fn has_appended(&mut self, t: &mut Turn<'_, A>, until: Index) {
+        self.disk.synced = self.disk.synced.max(until);
+        if self.disk.appending.is_some_and(|(_, last)| last == until) {
+            self.disk.appending = None;
+        }
+        self.is_synced(t);
     }
 
     /// More of the log is safe: say so to the leader, or count it.
@@ -266,6 +278,9 @@ impl<A: App> Node<A> {
         let snapshots: Vec<Index> = common.or(oldest).into_iter().chain([newest]).collect();
         let behind = Index(newest.0.saturating_sub(self.config.keep_behind));
         let held = self.serving.log_needed_from(t.at(), &self.config);
+        if held.is_some_and(|held| held < behind) {
+            probe!("the log is kept for a joiner");
+        }
         let first = held.into_iter().chain([behind]).min().unwrap_or(behind);
         if first <= self.disk.first && self.disk.snapshots.iter().all(|next| snapshots.contains(next)) {
             return;

@@ -7,7 +7,7 @@ use super::leading::Leading;
 use super::{Node, Part, Turn};
 use crate::app::App;
 use crate::entry::{Body, Founding, Opened};
-use crate::id::{NodeId, Session};
+use crate::id::{Boot, NodeId, Session};
 use crate::io::{Notice, Output};
 use crate::message::{Message, Reject, Standing};
 use crate::time::{Moment, Span};
@@ -50,6 +50,9 @@ impl Seeking {
 /// higher position, then who led more sessions, then the higher id.
 pub(super) fn outranks(one: (NodeId, &Standing), other: (NodeId, &Standing)) -> bool {
     let ((id, standing), (other_id, other)) = (one, other);
+    if mutant!(PositionIgnored) {
+        return (standing.seniority, id) > (other.seniority, other_id);
+    }
     let whole = |standing: &Standing| (!standing.damaged, standing.founding.is_some());
     if whole(standing) != whole(other) {
         return whole(standing) > whole(other);
@@ -109,10 +112,13 @@ impl<A: App> Node<A> {
             self.counters.requests_limited += 1;
             return false;
         };
-        if let Err(reject) = peer.admit(standing.boot, standing.founding.is_none()) {
+        // Starts begin anew on an empty disk, and on another one than it had: it may have a log by the time it is heard.
+        let other_disk = peer.standing.as_ref().is_none_or(|known| known.disk != standing.disk);
+        if let Err(reject) = peer.admit(standing.boot, standing.founding.is_none() || other_disk) {
             self.counters.rejected_origin += 1;
             t.send(from, Message::Reject { boot: standing.boot, reject });
             if reject == Reject::SameIdentity {
+                probe!("one identity runs twice");
                 t.put(Output::Notice(Notice::SameIdentity(from)));
             }
             return false;
@@ -121,6 +127,7 @@ impl<A: App> Node<A> {
         let claimed = standing.clock.max(standing.confirmed.map_or(0, |session| session.clock));
         let claimed = claimed.max(standing.session.map_or(0, |session| session.clock));
         if claimed > highest || !standing.lineage.is_possible() {
+            probe!("a standing is impossible");
             self.counters.rejected_origin += 1;
             return false;
         }
@@ -136,6 +143,7 @@ impl<A: App> Node<A> {
             }
             Part::Following(following) => {
                 if !following.hears(t.at(), &self.config) {
+                    probe!("a follower that hears no leader joins another's search");
                     self.enter_seeking(t);
                     if let Part::Seeking(seeking) = &mut self.part {
                         seeking.answers.insert(from, standing);
@@ -150,13 +158,16 @@ impl<A: App> Node<A> {
                 let mine = self.standing(t.at());
                 let contained = mine.lineage.contains(&standing.lineage) || standing.founding.is_none();
                 if !contained && outranks((from, &standing), (self.me, &mine)) {
+                    probe!("a leader meets a candidate with a higher position");
                     self.enter_seeking(t);
                     if let Part::Seeking(seeking) = &mut self.part {
                         seeking.answers.insert(from, standing);
                     }
                 } else if must_open_above(session, &standing) {
+                    probe!("a session is opened above a clock that was heard");
                     self.open(t, None);
                 } else {
+                    probe!("a candidacy is answered with the session");
                     self.tell(t, from, mine);
                 }
             }
@@ -168,10 +179,12 @@ impl<A: App> Node<A> {
         let asks = match &mut self.part {
             Part::Seeking(seeking) if session.leader == self.me => {
                 // It followed this node, which leads no more.
+                probe!("a follower is met by its leader, which leads no more");
                 seeking.answers.insert(from, standing);
                 false
             }
             Part::Seeking(seeking) => {
+                probe!("another node still hears a leader");
                 seeking.answers.remove(&from);
                 seeking.hears.insert(from, session);
                 true
@@ -217,27 +230,35 @@ impl<A: App> Node<A> {
         let newest = self.kept.confirmed.max(self.session());
         let theirs = standing.lineage.open_ended();
         let foreign = matches!((mine.founding, standing.founding), (Some(mine), Some(theirs)) if mine.0 != theirs.0);
-        let contained = !foreign && theirs.contains(&mine.lineage);
+        let contained = !foreign && (theirs.contains(&mine.lineage) || mutant!(FollowsAnyLeader));
         if foreign || !contained {
             let we_lead_on = outranks((self.me, &mine), (leader, &standing));
             if foreign {
+                probe!("two foundings meet");
                 t.put(Output::Notice(Notice::OtherFounding { peer: leader, we_yield: !we_lead_on }));
             }
             if we_lead_on {
                 self.tell(t, leader, mine);
                 if newest < Some(session) && !foreign && !self.hears_leader(t.at()) {
+                    probe!("a leader is contested that lacks what this node holds");
                     self.contest(t);
                 } else if let Part::Leading(leading) = &self.part
                     && leading.session < session
                 {
+                    probe!("a leader opens above another that it outranks");
                     self.open(t, None);
                 }
+            } else if mutant!(TailOverwritten) && !foreign {
+                self.follow(t, session, standing);
+                self.ask_snapshot(t, 1);
             } else {
+                probe!("a node yields, and sets its branch aside");
                 let to = if foreign { crate::Index(0) } else { theirs.common(&mine.lineage) };
                 self.rewind(t, to, session);
             }
         } else if newest > Some(session) {
             // It must open a session above the one that this node confirmed.
+            probe!("a leader is told of a newer session");
             self.tell(t, leader, Standing { session: None, ..mine });
         } else {
             self.follow(t, session, standing);
@@ -271,6 +292,7 @@ impl<A: App> Node<A> {
         let Part::Seeking(seeking) = &self.part else { return };
         if let Some(until) = seeking.yielding_until {
             if t.at() >= until {
+                probe!("the better candidate did not open its session");
                 self.ask_all(t);
             }
             return;
@@ -280,6 +302,9 @@ impl<A: App> Node<A> {
         let may_elect = seeking.hears.is_empty() && self.may_elect(seeking);
         let over = t.at() >= seeking.since + self.patience(seeking);
         if may_elect && (over || complete && self.suffice(seeking)) {
+            if over {
+                probe!("patience for answers is over");
+            }
             self.elect(t);
         } else if over {
             if seeking.hears.is_empty() {
@@ -349,6 +374,7 @@ impl<A: App> Node<A> {
         let Part::Seeking(seeking) = &mut self.part else { return };
         let better = seeking.answers.iter().any(|(node, standing)| outranks((*node, standing), (self.me, &mine)));
         if better || mine.damaged {
+            probe!("the best candidate is another");
             seeking.yielding_until = Some(t.at() + self.config.campaign_for.times(2));
             if mine.damaged && !better {
                 t.put(Output::Notice(Notice::WaitingForPeers));
@@ -366,8 +392,16 @@ impl<A: App> Node<A> {
 
     /// Opens a session above every clock heard of, at the next index.
     pub(super) fn open(&mut self, t: &mut Turn<'_, A>, founding: Option<Founding>) {
-        let clock = self.clock.max(self.kept.clock) + 1;
-        let session = Session { clock, leader: self.me, boot: self.boot };
+        // A log may show sessions that this node never confirmed, and heard of in an earlier start.
+        let logged = self.replica.lineage().session().map_or(0, |session| session.clock);
+        let clock = self.clock.max(self.kept.clock).max(logged) + 1;
+        let boot = if mutant!(SessionWithoutBoot) { Boot::default() } else { self.boot };
+        let session = Session { clock, leader: self.me, boot };
+        mutant!(EmptyAfterFailover, {
+            if founding.is_none() {
+                self.replica.forget_state();
+            }
+        });
         self.kept.clock = clock;
         self.kept.confirmed = Some(session);
         self.kept.led += 1;
@@ -406,12 +440,16 @@ impl<A: App> Node<A> {
 
     /// Whether others know this node by a disk that it does not have any more.
     pub(super) fn lost_its_disk(&self) -> bool {
-        self.fresh && self.replica.known().contains(&self.me) && self.replica.disk(self.me) != Some(self.kept.disk)
+        !mutant!(WipedDiskCounts)
+            && self.fresh
+            && self.replica.known().contains(&self.me)
+            && self.replica.disk(self.me) != Some(self.kept.disk)
     }
 
     /// A founding was applied: a node that it names with its present disk need not catch up to know that it lost nothing.
     pub(super) fn recognise(&mut self, t: &mut Turn<'_, A>) {
         if self.fresh && self.replica.disk(self.me) == Some(self.kept.disk) {
+            probe!("an empty node finds its disk named");
             self.fresh = false;
             self.confirm(t);
         }
@@ -425,6 +463,7 @@ impl<A: App> Node<A> {
         let damaged = self.lost_its_disk();
         self.fresh = false;
         if damaged {
+            probe!("a wiped node is known by another disk");
             self.kept.damaged = true;
             self.keep(t);
             t.put(Output::Notice(Notice::Damaged));
@@ -478,6 +517,7 @@ impl<A: App> Node<A> {
             Part::Leading(_) => false,
         };
         if held && heard && !known.is_empty() && answers().count() * 2 >= known.len() {
+            probe!("a damaged node is whole again");
             self.kept.damaged = false;
             self.kept.clock = self.kept.clock.max(confirmed.unwrap_or_default());
             self.healing = Healing::default();
@@ -490,5 +530,8 @@ impl<A: App> Node<A> {
 
 /// Whether a leader of this session must open a newer one for that node to be able to follow.
 fn must_open_above(session: Session, standing: &Standing) -> bool {
-    standing.confirmed.is_some_and(|confirmed| confirmed != session && confirmed.clock >= session.clock)
+    let unheard = |confirmed: Session| confirmed.clock == session.clock && mutant!(EqualClockUnheard);
+    standing.confirmed.is_some_and(|confirmed| {
+        confirmed != session && confirmed.clock >= session.clock && !unheard(confirmed)
+    })
 }

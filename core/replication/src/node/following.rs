@@ -91,6 +91,9 @@ impl<A: App> Node<A> {
 
     fn silence_from(&mut self, now: Moment) -> Moment {
         let jitter = self.rng.below(self.config.campaign_jitter.0);
+        if buggify!("a follower is soon impatient") {
+            return now + crate::Span(self.config.campaign_after.0 / 2 + jitter);
+        }
         now + self.config.campaign_after + crate::Span(jitter)
     }
 
@@ -98,7 +101,7 @@ impl<A: App> Node<A> {
     /// said again, with how far its log goes.
     pub(super) fn confirm(&mut self, t: &mut Turn<'_, A>) {
         let Part::Following(following) = &self.part else { return };
-        if self.fresh || self.kept.damaged {
+        if self.fresh || self.kept.damaged && !mutant!(DamagedConfirms) {
             return;
         }
         let session = following.session;
@@ -108,7 +111,13 @@ impl<A: App> Node<A> {
                     self.say_stored(t, session);
                 }
             }
-            Some(confirmed) if confirmed.clock >= session.clock => {
+            Some(confirmed)
+                if confirmed.clock > session.clock
+                    || confirmed.clock == session.clock && !mutant!(ConfirmsTwiceAClock) =>
+            {
+                if confirmed.clock == session.clock {
+                    probe!("a second session of one clock is not confirmed");
+                }
                 let standing = Standing { session: None, ..self.standing(t.at()) };
                 self.tell(t, session.leader, standing);
             }
@@ -116,6 +125,9 @@ impl<A: App> Node<A> {
                 self.kept.confirmed = Some(session);
                 self.kept.clock = self.kept.clock.max(session.clock);
                 self.keep(t);
+                if mutant!(ConfirmsBeforeSynced) {
+                    self.say_stored(t, session);
+                }
             }
         }
     }
@@ -125,7 +137,7 @@ impl<A: App> Node<A> {
         self.on_disk = kept;
         if let Part::Following(following) = &self.part
             && kept.confirmed == Some(following.session)
-            && !kept.damaged
+            && (!kept.damaged || mutant!(DamagedConfirms))
         {
             let session = following.session;
             self.say_stored(t, session);
@@ -133,9 +145,13 @@ impl<A: App> Node<A> {
     }
 
     pub(super) fn say_stored(&mut self, t: &mut Turn<'_, A>, session: Session) {
-        let (boot, next) = (self.boot, self.disk.synced);
+        let next = if mutant!(StoredBeforeSynced) { self.replica.next() } else { self.disk.synced };
+        let boot = self.boot;
         if let Part::Following(following) = &mut self.part {
             following.confirmed = true;
+        }
+        if buggify!("what is stored is said twice") {
+            t.send(session.leader, Message::Stored { session, boot, next });
         }
         t.send(session.leader, Message::Stored { session, boot, next });
     }
@@ -165,7 +181,9 @@ impl<A: App> Node<A> {
             following.heard = t.at();
             following.silent_at = silent_at;
             following.wall = lead.wall;
-            following.head_next = following.head_next.max(lead.next);
+            if !mutant!(HeadNotHeard) {
+                following.head_next = following.head_next.max(lead.next);
+            }
             following.all = following.all.max(lead.all);
             following.unheard_since =
                 if lead.heard.contains(&self.me) { None } else { following.unheard_since.or(Some(t.at())) };
@@ -196,6 +214,7 @@ impl<A: App> Node<A> {
         if let Part::Following(following) = &self.part
             && t.at() >= following.silent_at
         {
+            probe!("a leader is silent");
             self.enter_seeking(t);
             self.seek(t);
         }
@@ -235,8 +254,10 @@ impl<A: App> Node<A> {
             self.counters.stale_session += 1;
             return;
         };
-        if entries.session != following.session {
+        let stale = entries.session < following.session && mutant!(OldSessionTaken);
+        if entries.session != following.session && !stale {
             if entries.session.leader == from && entries.session > following.session {
+                probe!("entries of a newer session came before its leader's word");
                 self.ask(t, from);
             }
             self.counters.stale_session += 1;
@@ -246,7 +267,8 @@ impl<A: App> Node<A> {
             return;
         }
         let until = entries.first.plus(entries.records.len() as u64);
-        if from != following.session.leader
+        if from != (if stale { entries.session.leader } else { following.session.leader })
+            && !mutant!(OriginFromPayload)
             && !joins(&entries, self.replica.next(), self.replica.hash(), &following.anchors)
         {
             self.counters.rejected_origin += 1;
@@ -274,6 +296,7 @@ impl<A: App> Node<A> {
             return;
         }
         if index < self.replica.next() {
+            probe!("an entry came twice");
             self.counters.entries_duplicate += 1;
             if self.tail.get(index).is_some_and(|had| had.bytes != record.bytes) {
                 self.counters.conflicts += 1;
@@ -286,6 +309,10 @@ impl<A: App> Node<A> {
                 self.buffer.fast_forward_to(self.replica.next());
                 self.release(t);
             }
+            return;
+        }
+        if buggify!("the ordered buffer has no room") {
+            self.counters.entries_dropped += 1;
             return;
         }
         match self.buffer.insert(record, &self.config) {
@@ -321,6 +348,9 @@ impl<A: App> Node<A> {
             }
             Err(NotApplied::Unreadable(unreadable)) => {
                 let newer = matches!(unreadable, Unreadable::Newer { .. });
+                if newer {
+                    probe!("an entry needs a newer version");
+                }
                 let text = unreadable.to_string();
                 self.stuck = Some(text.clone());
                 t.put(Output::Notice(if newer { Notice::NeedsUpgrade(text) } else { Notice::Conflict(record.index) }));

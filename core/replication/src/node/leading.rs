@@ -50,7 +50,6 @@ impl<A: App> Leading<A> {
             mark: None,
             tally,
             liveness: Liveness::default(),
-            observed: Observed { telemetry: BTreeMap::new(), schema: A::SCHEMA, wall: crate::Wall(0) },
             intake: MultiSourceBuffer::default(),
             refusals: BTreeMap::new(),
             lead_due: now + Span::seconds(3600),
@@ -77,10 +76,6 @@ impl<A: App> Node<A> {
         let standing = self.standing(t.at());
         t.broadcast(Message::Hello { standing, answer: false });
         self.decide_fate(t, self.me, Fate::Heard);
-        let telemetry = self.telemetry.clone();
-        if let Part::Leading(leading) = &mut self.part {
-            leading.observed.telemetry.insert(self.me, telemetry);
-        }
         // Nodes that beat before have no reason to say so again at once.
         for peer in peers {
             if let Part::Leading(leading) = &mut self.part {
@@ -110,9 +105,14 @@ impl<A: App> Node<A> {
             return Err(Refused::Before);
         }
         let index = self.replica.next();
-        let entry = Entry { index, stamp: self.replica.stamp().max(t.now.wall), body };
-        let record = entry.seal(leading.observed.schema);
+        let stamp = if mutant!(StampGoesBack) { t.now.wall } else { self.replica.stamp().max(t.now.wall) };
+        if stamp > t.now.wall {
+            probe!("the leader's clock is behind the last stamp");
+        }
+        let entry = Entry { index, stamp, body };
+        let record = entry.seal(self.observed.schema);
         if record.bytes.len() > self.config.entry_bytes {
+            probe!("an entry would be too long");
             return Err(Refused::TooLong { bytes: record.bytes.len() as u64, limit: self.config.entry_bytes as u64 });
         }
         self.replica.apply(&record, &entry).expect("the leader orders the next index");
@@ -127,6 +127,9 @@ impl<A: App> Node<A> {
         let origin = self.replica.origin(from);
         let Part::Leading(leading) = &mut self.part else { return };
         if !leading.ready || self.leaving.is_some() || propose.generation < origin.generation {
+            if propose.generation < origin.generation {
+                probe!("an older generation is shut out");
+            }
             return;
         }
         if propose.generation > origin.generation {
@@ -158,6 +161,7 @@ impl<A: App> Node<A> {
         let remembered = remembered.filter(|(generation, n, _)| *generation == propose.generation && again.contains(n));
         let items: Vec<(u64, Refused<A>)> = remembered.map(|(_, n, refused)| (*n, refused.clone())).collect();
         if !items.is_empty() {
+            probe!("a refusal is said again");
             self.send_refusals(t, from, propose.generation, items);
         }
     }
@@ -220,16 +224,18 @@ impl<A: App> Node<A> {
     ) -> Result<Index, Refused<A>> {
         let (command, wish) = match proposal {
             Proposal::Command(name, command) => {
-                if let Some(index) = name.and_then(|name| self.replica.command(name)) {
+                if let Some(index) = name.and_then(|name| self.replica.command(name))
+                    && !mutant!(NamedTwice)
+                {
+                    probe!("a named command was done before");
                     return Err(Refused::DoneBefore(index));
                 }
                 (name, Wish::Command(command))
             }
             Proposal::Observation(observation) => (None, Wish::Observation(id.node, observation)),
         };
-        let Part::Leading(leading) = &mut self.part else { return Err(Refused::Before) };
-        leading.observed.wall = t.now.wall;
-        let events = A::decide(self.replica.state(), &leading.observed, wish).map_err(Refused::Application)?;
+        self.observed.wall = t.now.wall;
+        let events = A::decide(self.replica.state(), &self.observed, wish).map_err(Refused::Application)?;
         if events.is_empty() {
             return Err(Refused::Nothing(self.replica.next()));
         }
@@ -238,9 +244,8 @@ impl<A: App> Node<A> {
 
     /// Orders what the leader's own ears say of a node, if the application makes something of it.
     fn decide_fate(&mut self, t: &mut Turn<'_, A>, node: NodeId, fate: Fate) {
-        let Part::Leading(leading) = &mut self.part else { return };
-        leading.observed.wall = t.now.wall;
-        let events = A::decide(self.replica.state(), &leading.observed, Wish::Liveness(node, fate));
+        self.observed.wall = t.now.wall;
+        let events = A::decide(self.replica.state(), &self.observed, Wish::Liveness(node, fate));
         if let Ok(events) = events
             && !events.is_empty()
         {
@@ -256,9 +261,10 @@ impl<A: App> Node<A> {
             if let Part::Leading(leading) = &mut self.part {
                 match fate {
                     Fate::Lost => {
+                        probe!("a node is lost");
                         self.counters.nodes_lost += 1;
                         leading.lost_since.entry(node).or_insert(t.at());
-                        leading.observed.telemetry.remove(&node);
+                        self.observed.telemetry.remove(&node);
                     }
                     Fate::Heard => {
                         leading.lost_since.remove(&node);
@@ -290,19 +296,21 @@ impl<A: App> Node<A> {
             && leading.ready
         {
             leading.liveness.heard(t.at(), from, beat.busy, &self.config);
-            leading.observed.telemetry.insert(from, beat.telemetry);
-            let known = self.replica.known();
-            let schemas =
-                self.peers.iter().filter(|(node, _)| known.contains(node)).filter_map(|(_, peer)| peer.schema);
-            leading.observed.schema = schemas.chain([A::SCHEMA]).min().unwrap_or(A::SCHEMA);
         }
+        if self.observed.telemetry.len() > self.config.nodes {
+            self.observed.telemetry.retain(|node, _| *node == self.me || self.peers.get(*node).is_some());
+        }
+        self.observed.telemetry.insert(from, beat.telemetry);
+        let known = self.replica.known();
+        let schemas = self.peers.iter().filter(|(node, _)| known.contains(node)).filter_map(|(_, peer)| peer.schema);
+        self.observed.schema = schemas.chain([A::SCHEMA]).min().unwrap_or(A::SCHEMA);
     }
 
     /// A node confirmed the session and holds so much.
     pub(super) fn stored_at(&mut self, from: NodeId, session: Session, boot: Boot, next: Index) {
         let last = self.replica.next();
         if let Part::Leading(leading) = &mut self.part
-            && leading.session == session
+            && (leading.session == session || mutant!(OldSessionStored))
             && next <= last
             && leading.tally.stored(from, boot, next)
         {
@@ -315,7 +323,10 @@ impl<A: App> Node<A> {
     fn back(&mut self, t: &mut Turn<'_, A>) {
         let Part::Leading(leading) = &self.part else { return };
         let known = self.replica.known();
-        if leading.mark.is_none() && leading.tally.confirmations(known) * 2 > known.len() {
+        let confirmed = leading.tally.confirmations(known);
+        let most = confirmed * 2 + usize::from(mutant!(MarkAtHalf)) > known.len() || mutant!(BackedAlone);
+        if leading.mark.is_none() && most {
+            probe!("a session is backed");
             let mark = self.order(t, Body::Backed).ok();
             if let Part::Leading(leading) = &mut self.part {
                 leading.mark = mark;
@@ -334,7 +345,10 @@ impl<A: App> Node<A> {
         let Part::Leading(leading) = &self.part else { return };
         let done = leading.done.map(|done| done.index);
         let pending = self.replica.changed().is_some_and(|(index, _)| Some(index) > done);
-        if pending || !self.is_settled() {
+        if pending && !mutant!(KnownTwoAtATime) || !self.is_settled() {
+            if pending {
+                probe!("one change of the known nodes waits for another");
+            }
             return;
         }
         let known = self.replica.known();
@@ -380,7 +394,13 @@ impl<A: App> Node<A> {
         let Part::Leading(leading) = &self.part else { return };
         let change = self.replica.changed().filter(|(index, _)| leading.done.is_none_or(|done| *index > done.index));
         let majority = leading.tally.majority_across(known, change.map(|(_, change)| change));
-        let by_majority = leading.mark.filter(|mark| majority > *mark).and(majority.previous());
+        let mut by_majority = leading.mark.filter(|mark| majority > *mark).and(majority.previous());
+        if mutant!(DoneBeforeMark) {
+            by_majority = majority.previous();
+        }
+        if mutant!(DoneBeforeHeld) {
+            by_majority = self.replica.next().previous();
+        }
         let reached = known.iter().filter(|node| **node == self.me || self.is_reached(**node)).count();
         let alone = if reached * 2 > known.len() { None } else { self.held_by_all_reached() };
         let Some(index) = by_majority.max(alone) else { return };
@@ -391,6 +411,13 @@ impl<A: App> Node<A> {
         // be backed without it, so no more than half is promised.
         let holders = leading.tally.holders(known, index);
         let held = if by_majority >= Some(index) { holders } else { holders.min(known.len() / 2) } as u32;
+        if alone > by_majority {
+            probe!("an entry is done by all that are reached");
+        }
+        if (held as usize) < holders {
+            probe!("most hold an entry before the session's mark is done");
+        }
+        let held = if mutant!(DoneBeforeHeld) { known.len() as u32 } else { held };
         if held == 0 {
             return;
         }
@@ -401,9 +428,15 @@ impl<A: App> Node<A> {
         leading.done = Some(mark);
         let told: Vec<NodeId> = leading.untold.keys().copied().collect();
         for node in told {
-            t.send(node, Message::Done(mark));
+            if !buggify!("a done mark is left to the next beat") {
+                t.send(node, Message::Done(mark));
+            }
         }
         leading.untold.retain(|_, last| *last > index);
+        // A change of the known nodes that is done by now holds back nothing behind it any more.
+        if change.is_some_and(|(changed, _)| changed <= index) {
+            self.advance_done(t);
+        }
     }
 
     /// Whether a known node can hold entries now, as far as its leader knows.
@@ -437,7 +470,11 @@ impl<A: App> Node<A> {
         }
         leading.lead_due = t.at() + self.config.leader_beat_every;
         let stalled = self.disk.appending.is_some_and(|(since, _)| t.at().since(since) >= self.config.stalled_after);
-        if stalled {
+        if stalled && !mutant!(BeatsThoughStalled) {
+            probe!("a leader whose disk stands still is silent");
+            return;
+        }
+        if buggify!("a leader leaves out a beat") {
             return;
         }
         let lead = Lead {

@@ -41,6 +41,7 @@ impl<A: App> Node<A> {
     pub(super) fn go_on(&mut self, t: &mut Turn<'_, A>) {
         let over = |go_on: Moment| t.at() >= go_on || !matches!(self.part, Part::Leading(_));
         if self.leaving.as_ref().and_then(|leaving| leaving.handed).is_some_and(over) {
+            probe!("a node that handed over goes on");
             self.leaving = None;
             if let Part::Seeking(seeking) = &mut self.part {
                 *seeking = Seeking::begin(t.at());
@@ -70,6 +71,9 @@ impl<A: App> Node<A> {
         if !(self.disk.is_level() && all_done && (successor.is_some() || nobody)) && !over {
             return;
         }
+        if successor.is_none() {
+            probe!("a leader leaves without a successor");
+        }
         if let Some(successor) = successor {
             t.send(successor, Message::HandOver { session, next });
         }
@@ -92,7 +96,10 @@ impl<A: App> Node<A> {
         let holds_all = self.disk.synced >= next && self.replica.next() >= next;
         if self.is_following() && self.session() == Some(session) && session.leader == from {
             if holds_all && !self.kept.damaged && !self.fresh && self.leaving.is_none() {
+                probe!("leadership is taken over");
                 self.open(t, None);
+            } else {
+                probe!("leadership is handed to one that cannot take it");
             }
         } else {
             self.counters.rejected_origin += 1;

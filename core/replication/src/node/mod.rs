@@ -10,9 +10,9 @@ mod proposing;
 mod serving;
 mod view;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
-use crate::app::App;
+use crate::app::{App, Observed};
 use crate::config::Config;
 use crate::entry::{Body, Entry, Record};
 use crate::id::{Boot, NodeId, Session};
@@ -64,6 +64,8 @@ pub struct Node<A: App> {
     outbox: Outbox<A>,
     probes: Probes,
     telemetry: A::Telemetry,
+    /// What the nodes say of themselves: a leader decides by it, and any node can tell what a leader would decide.
+    observed: Observed<A>,
     busy_until: Moment,
     beat_due: Moment,
     /// The store was empty at the start: this node must see first whether others know it, or it lost its disk.
@@ -112,7 +114,10 @@ impl<A: App> Turn<'_, A> {
 
 impl<A: App> Node<A> {
     /// A node as it starts from what its disk held. It asks for its first wake-up at once.
-    pub fn new(me: NodeId, config: Config, seed: Seed, restored: Restored<A>, now: Now) -> Self {
+    pub fn new(me: NodeId, config: Config, seed: Seed, mut restored: Restored<A>, now: Now) -> Self {
+        if mutant!(ClockForgotten) {
+            restored.kept = Kept { clock: 0, confirmed: None, ..restored.kept };
+        }
         let mut node = Node {
             me,
             boot: restored.boot,
@@ -134,6 +139,7 @@ impl<A: App> Node<A> {
             outbox: Outbox::new(restored.boot.nonce),
             probes: Probes::default(),
             telemetry: A::Telemetry::default(),
+            observed: Observed { telemetry: BTreeMap::new(), schema: A::SCHEMA, wall: now.wall },
             busy_until: now.at,
             beat_due: now.at + Span(1),
             healing: Healing::default(),
@@ -168,7 +174,10 @@ impl<A: App> Node<A> {
             Input::Message { from, message } => self.message(t, from, message),
             Input::Command { ticket, id, command } => self.command(t, ticket, id, command),
             Input::Observe(observation) => self.observe(observation),
-            Input::Telemetry(telemetry) => self.telemetry = telemetry,
+            Input::Telemetry(telemetry) => {
+                self.observed.telemetry.insert(self.me, telemetry.clone());
+                self.telemetry = telemetry;
+            }
             Input::Transient { to, transient } => self.transient(t, to, transient),
             Input::Worked { id, result } => self.worked(t, id, result),
             Input::Busy(span) => {
@@ -216,6 +225,11 @@ impl<A: App> Node<A> {
     /// The application's state.
     pub fn state(&self) -> &A::State {
         self.replica.state()
+    }
+
+    /// What this node heard the nodes say of themselves, its own word included.
+    pub fn observed(&self) -> &Observed<A> {
+        &self.observed
     }
 
     /// One pass over the parts: whatever is due or became possible.
@@ -268,7 +282,8 @@ impl<A: App> Node<A> {
         }
     }
 
-    fn role(&self) -> Role {
+    /// What the node is at the moment.
+    pub fn role(&self) -> Role {
         match &self.part {
             Part::Seeking(_) => Role::Seeking,
             Part::Following(following) => Role::Following(following.session),
@@ -295,6 +310,7 @@ impl<A: App> Node<A> {
             record.connected = false;
             record.gone = true;
         }
+        self.observed.telemetry.remove(&peer);
         self.probes.disconnected(peer);
         self.serving.forget(peer);
         self.catching_up.lost(peer);
@@ -370,11 +386,13 @@ impl<A: App> Node<A> {
     fn rejected(&mut self, t: &mut Turn<'_, A>, from: NodeId, boot: Boot, reject: Reject) {
         let known = self.replica.known();
         if boot != self.boot || !(known.is_empty() || known.contains(&from)) {
+            probe!("a rejection counts for nothing");
             self.counters.rejected_origin += 1;
             return;
         }
         self.rejected_by.insert(from);
         if self.leader() == Some(from) || self.rejected_by.len() * 2 > known.len() {
+            probe!("a node is stopped by the others");
             self.stop(t, Stop::Rejected(reject));
         }
     }
@@ -399,6 +417,9 @@ impl<A: App> Node<A> {
     fn beat(&mut self, t: &mut Turn<'_, A>) {
         if t.at() >= self.beat_due {
             self.beat_due = t.at() + self.config.beat_every;
+            if buggify!("a node leaves out a beat") {
+                return;
+            }
             let message = self.beat_message(t.at());
             t.broadcast(message);
         }

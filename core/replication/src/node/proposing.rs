@@ -57,6 +57,9 @@ impl<A: App> Node<A> {
             if to == self.me {
                 self.propose_from(t, to, propose);
             } else {
+                if buggify!("proposals are sent twice") {
+                    t.send(to, Message::Propose(propose.clone()));
+                }
                 t.send(to, Message::Propose(propose));
             }
         }

@@ -63,10 +63,12 @@ impl<A: App> Node<A> {
         for repair in self.serving.repairer.fire(t.at(), &self.config) {
             let to = match repair.to {
                 RepairTo::One(node) => {
+                    probe!("a repair goes to one");
                     self.counters.repairs_unicast += 1;
                     Some(node)
                 }
                 RepairTo::All => {
+                    probe!("a repair goes to all");
                     self.counters.repairs_broadcast += 1;
                     None
                 }
@@ -81,9 +83,12 @@ impl<A: App> Node<A> {
             }
             for read in wanted {
                 let until = self.disk.appended;
-                match self.tail.range(read.from, until, read.max_bytes) {
+                let max_bytes = if buggify!("a replay is cut short") { 1 } else { read.max_bytes };
+                match self.tail.range(read.from, until, max_bytes).filter(|_| !buggify!("a replay leaves out the tail"))
+                {
                     Some(records) => self.have_read(t, ReadFor::Replay(read.peer), read.from, records),
                     None if self.disk.holds(read.from) => {
+                        probe!("a replay is read from the disk");
                         let work = Work::Read { from: read.from, until, max_bytes: read.max_bytes };
                         self.work(t, Pending::Read(ReadFor::Replay(read.peer)), work);
                     }
@@ -94,17 +99,25 @@ impl<A: App> Node<A> {
     }
 
     fn repair(&mut self, t: &mut Turn<'_, A>, session: Session, to: Option<NodeId>, from: Index, until: Index) {
-        let until = until.min(self.disk.appended);
-        let max_bytes = if to.is_some() { self.config.repair_bytes } else { self.config.repair_broadcast_bytes };
+        let mut until = until.min(self.disk.appended);
+        let mut max_bytes = if to.is_some() { self.config.repair_bytes } else { self.config.repair_broadcast_bytes };
+        if buggify!("a repair is cut short") {
+            max_bytes = 1;
+        }
+        if mutant!(RepairsEverything) {
+            (until, max_bytes) = (self.disk.appended, usize::MAX);
+        }
         if from >= until {
             return;
         }
         match self.tail.range(from, until, max_bytes) {
             Some(records) => self.have_read(t, ReadFor::Repair { session, to }, from, records),
             None if self.disk.holds(from) => {
+                probe!("a repair is read from the disk");
                 self.work(t, Pending::Read(ReadFor::Repair { session, to }), Work::Read { from, until, max_bytes });
             }
             None => {
+                probe!("the log begins after what is to be repaired");
                 let first = self.disk.first;
                 match to {
                     Some(node) => t.send(node, Message::LogBegins { session, first }),
@@ -154,7 +167,10 @@ impl<A: App> Node<A> {
         }
         match self.serving.repairer.asked(t.at(), from, (range.from, range.until), &self.config) {
             Asked::Lingering | Asked::JustRepaired => {}
-            Asked::Limited => self.counters.requests_limited += 1,
+            Asked::Limited => {
+                probe!("a peer asks for repairs too often");
+                self.counters.requests_limited += 1;
+            }
         }
     }
 
@@ -186,7 +202,12 @@ impl<A: App> Node<A> {
             return;
         }
         let log = LogInfo { first: self.disk.first, next: self.replica.next(), entry_bytes: self.tail.entry_bytes() };
+        if buggify!("a joiner is put off") {
+            t.send(from, Message::Offer { session, offer: Offer::Later(Span::millis(100)) });
+            return;
+        }
         match self.serving.serve.asked(t.at(), from, next, log, &self.config) {
+            Answer::Offer(_) if buggify!("an offer is dropped") => {}
             Answer::Offer(offer) => t.send(from, Message::Offer { session, offer }),
             Answer::Encode => self.encode(t, false),
             Answer::Wait => {}
@@ -197,6 +218,9 @@ impl<A: App> Node<A> {
         match self.serving.serve.chunk(t.at(), from, &snapshot, chunk, &self.config) {
             Given::Chunk(bytes) => {
                 self.counters.chunks_served += 1;
+                if buggify!("a chunk is sent twice") {
+                    t.send(from, Message::Chunk { snapshot, chunk, bytes: Some(bytes.clone()) });
+                }
                 t.send(from, Message::Chunk { snapshot, chunk, bytes: Some(bytes) });
             }
             Given::Absent => t.send(from, Message::Chunk { snapshot, chunk, bytes: None }),
@@ -225,6 +249,7 @@ impl<A: App> Node<A> {
     pub(super) fn encoded(&mut self, t: &mut Turn<'_, A>, periodic: bool, snapshot: Snapshot) {
         self.counters.snapshots_encoded += 1;
         if self.disk.rewinding || !self.replica.lineage().contains(&snapshot.manifest.lineage) {
+            probe!("the log was cut while its state was encoded");
             self.serving.periodic.failed();
             self.not_encoded(t, WorkFailed("the log was cut meanwhile".into()));
             return;
@@ -245,6 +270,9 @@ impl<A: App> Node<A> {
     /// A snapshot never stands for more than the log beside it does.
     pub(super) fn save_if_synced(&mut self, t: &mut Turn<'_, A>) {
         let synced = if self.disk.rewinding { Index(0) } else { self.disk.synced };
+        if self.serving.unsaved.as_ref().is_some_and(|snapshot| snapshot.manifest.next() > synced) {
+            probe!("a snapshot waits for its entries to be synced");
+        }
         if let Some(snapshot) = self.serving.unsaved.take_if(|snapshot| snapshot.manifest.next() <= synced) {
             let next = snapshot.manifest.next();
             self.work(t, Pending::Save { next }, Work::Save(snapshot));

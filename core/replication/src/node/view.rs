@@ -102,8 +102,8 @@ impl<A: App> Node<A> {
         for (node, view) in &mut nodes {
             let peer = self.peers.get(*node);
             view.connected = *node == self.me || peer.is_some_and(|peer| peer.connected);
-            view.heard_ago = peer.and_then(|peer| peer.heard).map(|heard| now.since(heard));
-            view.round_trip = self.probes.round_trip(*node);
+            view.heard_ago_ms = peer.and_then(|peer| peer.heard).map(|heard| now.since(heard).as_millis());
+            view.round_trip_us = self.probes.round_trip(*node).map(|span| span.0 / 1000);
             if let Part::Leading(leading) = &self.part {
                 view.stored = leading.tally.next(*node);
                 view.lost = leading.liveness.is_lost(*node);

@@ -49,9 +49,20 @@ impl OrderedBuffer {
             return Inserted::Duplicate;
         }
         if let Some(first) = self.waiting.get(&record.index) {
+            if mutant!(LastContentWins) {
+                self.bytes = self.bytes - first.len() + record.bytes.len();
+                self.waiting.insert(record.index, record.bytes);
+                return Inserted::Kept { dropped: 0 };
+            }
             return if *first == record.bytes { Inserted::Duplicate } else { Inserted::Conflict };
         }
-        let Some(dropped) = self.in_the_way_of(&record, config) else { return Inserted::Dropped };
+        let Some(dropped) = self.in_the_way_of(&record, config) else {
+            probe!("an entry finds no room in the ordered buffer");
+            return Inserted::Dropped;
+        };
+        if dropped > 0 {
+            probe!("higher entries make room in the ordered buffer");
+        }
         for _ in 0..dropped {
             if let Some((_, highest)) = self.waiting.pop_last() {
                 self.bytes -= highest.len();
@@ -66,7 +77,7 @@ impl OrderedBuffer {
     fn in_the_way_of(&self, record: &Record, config: &Config) -> Option<u64> {
         let (mut entries, mut bytes, mut dropped) = (self.waiting.len() + 1, self.bytes + record.bytes.len(), 0);
         let mut above = self.waiting.range((Excluded(record.index), Unbounded)).rev();
-        while entries > config.buffer_entries || bytes > config.buffer_bytes {
+        while (entries > config.buffer_entries || bytes > config.buffer_bytes) && !mutant!(UnboundedBuffer) {
             match above.next() {
                 Some((_, highest)) => {
                     entries -= 1;
@@ -97,6 +108,7 @@ impl OrderedBuffer {
 
     /// A snapshot stands for everything below `next`: forgets it. Never goes back.
     pub fn fast_forward_to(&mut self, next: Index) {
+        let next = if mutant!(FastForwardTooFar) { next.plus(1) } else { next };
         if next <= self.next {
             return;
         }

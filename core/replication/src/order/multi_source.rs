@@ -99,6 +99,9 @@ impl<T> MultiSourceBuffer<T> {
         if generation != source.generation {
             return if generation < source.generation { Inserted::Stale } else { Inserted::Unexpected };
         }
+        if n < source.next && mutant!(ProposalTwice) {
+            source.next = n;
+        }
         if n < source.next || source.waiting.contains_key(&n) {
             return Inserted::Duplicate;
         }
@@ -114,6 +117,7 @@ impl<T> MultiSourceBuffer<T> {
         self.entries += 1;
         let mut dropped = 0;
         while let Some(from) = self.over_limit(origin, config) {
+            probe!("the intake of proposals is full");
             if self.drop_highest(from) == Some((origin, n)) {
                 return Inserted::Dropped;
             }

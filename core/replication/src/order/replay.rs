@@ -87,9 +87,13 @@ impl Replays {
             let Some(replay) = self.peers.get_mut(&peer) else { continue };
             let batch = (config.batch_bytes as u64).min(replay.window);
             let credit = replay.window.saturating_sub(replay.outstanding()).min(batch);
+            let credit = if mutant!(ReplayWithoutWindow) { batch } else { credit };
             // Small pieces would stay small for ever, each credited and sent by itself: wait for half a batch.
             let enough = batch.div_ceil(2);
             if replay.reading.is_some() || credit.min(room) < enough {
+                if credit < enough {
+                    probe!("a replay waits for credit");
+                }
                 continue;
             }
             let bytes = credit.min(room);

@@ -142,8 +142,12 @@ impl Fetch {
         self.expire(now);
         let mut pending = self.wanted.values().flat_map(|wanted| wanted.asked.values()).filter(|a| a.pending()).count();
         let mut requests = Vec::new();
-        let late: Vec<u32> =
-            self.wanted.iter().filter(|(_, wanted)| wanted.is_free()).map(|(chunk, _)| *chunk).collect();
+        let late: Vec<u32> = self
+            .wanted
+            .iter()
+            .filter(|(_, wanted)| wanted.is_free() && !mutant!(LostChunkRestartsAll))
+            .map(|(chunk, _)| *chunk)
+            .collect();
         let fresh = self.unasked..self.manifest.chunks.len() as u32;
         for chunk in late.into_iter().chain(fresh) {
             if pending >= config.chunks_in_flight.max(1) {
@@ -163,10 +167,12 @@ impl Fetch {
     /// was asked, with the right length and hash, is kept.
     pub fn take(&mut self, now: Moment, from: NodeId, snapshot: Hash, chunk: u32, bytes: Option<Bytes>) -> Took {
         if snapshot != self.manifest.hash {
+            probe!("a chunk of another snapshot came");
             return Took::Rejected(Rejection::OtherSnapshot);
         }
         let Some(bytes) = bytes else { return self.take_absence(from, chunk) };
         if self.here.contains_key(&chunk) {
+            probe!("a chunk came twice");
             return Took::Rejected(Rejection::Twice);
         }
         let Some(asked) = self.wanted.get_mut(&chunk).and_then(|wanted| wanted.asked.get_mut(&from)) else {
@@ -174,6 +180,7 @@ impl Fetch {
         };
         let right_length = self.manifest.chunk_len(chunk) == Some(bytes.len());
         if !right_length || self.manifest.chunks.get(chunk as usize) != Some(&Hash::of(&bytes)) {
+            probe!("a chunk had the wrong bytes");
             asked.wrong = true;
             *self.failures.entry(from).or_default() += 1;
             return Took::Rejected(Rejection::WrongBytes);
@@ -262,8 +269,12 @@ impl Fetch {
         let usual = self.chunk_takes.map_or(Span::ZERO, |span| span.times(LATE_TIMES)).max(config.chunk_within);
         let wanted = self.wanted.entry(chunk).or_default();
         let within = usual.times(1 << wanted.tries.min(DOUBLINGS_AT_MOST));
+        let within = if buggify!("a chunk is soon asked for again") { Span::millis(20) } else { within };
         wanted.asked.insert(source, Asked { since: now, until: Some(now + within), wrong: false });
-        self.retried += u64::from(wanted.tries > 0);
+        if wanted.tries > 0 {
+            probe!("a chunk is asked for again");
+            self.retried += 1;
+        }
         wanted.tries += 1;
         self.unasked = self.unasked.max(chunk + 1);
     }
@@ -275,6 +286,10 @@ impl Fetch {
         }
         self.lost(from);
         self.absent.insert(from);
+        // An answer, and a quick one: it is no reason to wait longer for the next source.
+        if let Some(wanted) = self.wanted.get_mut(&chunk) {
+            wanted.tries = wanted.tries.saturating_sub(1);
+        }
         Took::Absent
     }
 

@@ -131,9 +131,8 @@ impl Snapshot {
     /// Encodes a state. The same state gives the same bytes on every node.
     pub fn encode<A: App>(replica: &Replica<A>, chunk_bytes: usize) -> Result<Snapshot, Bad> {
         let malformed = |error: String| Bad::Malformed(error);
-        let mut raw = vec![FORMAT];
-        raw.extend(A::SCHEMA.to_le_bytes());
-        let raw = postcard::to_extend(replica, raw).map_err(|error| malformed(error.to_string()))?;
+        let form = (FORMAT, A::SCHEMA.to_le_bytes(), replica);
+        let raw = postcard::to_stdvec(&form).map_err(|error| malformed(error.to_string()))?;
         let bytes = Bytes::from(zstd::bulk::compress(&raw, LEVEL).map_err(|error| malformed(error.to_string()))?);
         let manifest = Manifest {
             lineage: replica.lineage().clone(),

@@ -92,6 +92,7 @@ impl Serve {
     pub fn asked(&mut self, now: Moment, peer: NodeId, peer_next: Index, log: LogInfo, config: &Config) -> Answer {
         self.expire(now, config);
         if let Some(later) = self.may_ask.get(&peer).filter(|at| **at > now) {
+            probe!("an offer is asked for too often");
             return Answer::Offer(Offer::Later(later.since(now)));
         }
         self.may_ask.insert(peer, now + ASK_EVERY);
@@ -103,6 +104,7 @@ impl Serve {
             return Answer::Offer(Offer::LogShorter);
         }
         if !self.has_place(peer, config) {
+            probe!("all places for joiners are taken");
             self.may_ask.insert(peer, now + FULL_AGAIN);
             return Answer::Offer(Offer::Later(FULL_AGAIN));
         }
@@ -115,7 +117,11 @@ impl Serve {
             return Answer::Offer(self.offer(now, peer, manifest));
         }
         self.waiting.insert(peer, peer_next);
-        if self.encoding.is_some() { Answer::Wait } else { Answer::Encode }
+        if self.encoding.is_none() {
+            return Answer::Encode;
+        }
+        probe!("a joiner waits for an encoding under way");
+        Answer::Wait
     }
 
     /// An encoding began, for a joiner or for a periodic snapshot. There is one at a time.
@@ -168,6 +174,7 @@ impl Serve {
         let Some(Served { asked, pulls: Some((_, given)), .. }) = served else { return Given::Absent };
         *asked = now;
         if given.get(&chunk).is_some_and(|at| now.since(*at) < SAME_CHUNK_AFTER) {
+            probe!("a chunk is asked for twice");
             return Given::TooSoon;
         }
         given.insert(chunk, now);

@@ -72,7 +72,7 @@ impl Joiner {
         Joiner {
             path: catch_up["path"].as_str().map(ToOwned::to_owned),
             start_to_ready_ms: millis(ready.as_micros() as u64),
-            request_to_applied_ms: catch_up["requested_to_applied"].as_u64().map(|nanos| millis(nanos / 1000)),
+            request_to_applied_ms: catch_up["requested_to_applied_us"].as_u64().map(millis),
             snapshot_bytes: catch_up["snapshot_bytes"].as_u64().unwrap_or_default(),
             tail_entries: catch_up["tail_entries"].as_u64().unwrap_or_default(),
             peak_rss_bytes,
@@ -166,8 +166,8 @@ mod tests {
     #[test]
     fn a_joiner_is_read_from_its_own_document() {
         let cluster = serde_json::json!({"catch_ups": [
-            {"path": "log", "requested_to_applied": 1_000, "snapshot_bytes": 0, "tail_entries": 3},
-            {"path": "snapshot", "requested_to_applied": 21_500_000, "snapshot_bytes": 7, "tail_entries": 40},
+            {"path": "log", "requested_to_applied_us": 1, "snapshot_bytes": 0, "tail_entries": 3},
+            {"path": "snapshot", "requested_to_applied_us": 21_500, "snapshot_bytes": 7, "tail_entries": 40},
         ]});
         let joiner = Joiner::new(&cluster, Duration::from_micros(81_250), Some(5));
         assert_eq!(

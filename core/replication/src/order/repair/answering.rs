@@ -85,6 +85,7 @@ impl Repairer {
             first = recent.repair.until;
         }
         if first >= range.1 {
+            probe!("a repair is on its way already");
             return Asked::JustRepaired;
         }
         self.linger(now, from, (first, range.1.min(first.plus(config.repair_entries))), config)

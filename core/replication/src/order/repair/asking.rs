@@ -90,7 +90,7 @@ impl GapRepair {
             until,
             counts_at,
             give_up_at: now + config.nack_patience,
-            ask_at: counts_at + first_delay(rng, nodes),
+            ask_at: counts_at + if mutant!(NackWithoutSpread) { Span::ZERO } else { first_delay(rng, nodes) },
             attempts: 0,
             asked,
         });
@@ -119,7 +119,11 @@ impl GapRepair {
         }
         gap.attempts += 1;
         gap.asked = true;
-        gap.ask_at = now + retry_delay(rng, gap.attempts, config);
+        let delay = retry_delay(rng, gap.attempts, config);
+        gap.ask_at = now + if buggify!("a NACK is sent again without a delay") { Span(1) } else { delay };
+        if mutant!(RetryInThePast) {
+            gap.ask_at = now;
+        }
         Some(Ask::Nack { from: gap.from, until: gap.until.min(gap.from.plus(config.repair_entries)) })
     }
 

@@ -1,0 +1,104 @@
+//! `cargo sim shrink`: the smallest schedule that still fails, kept as a scenario.
+
+use std::path::PathBuf;
+
+use anyhow::Context as _;
+use clap::Args;
+use indicatif::ProgressBar;
+use lockstep_sim::Plan;
+use lockstep_sim::run::run;
+use lockstep_sim::scenario::Scenario;
+use lockstep_sim::shrink::{Outcome, Size, shrink};
+use lockstep_sim::trace::Mixer;
+
+use super::{Source, planted};
+use crate::Verdict;
+
+/// Makes a failing run small, and writes what is left as a scenario.
+///
+/// Faults, machines, commands, lost messages and odd settings are taken away for as long as the same check fails.
+#[derive(Args)]
+#[command(after_help = "Examples:
+  cargo sim shrink --swarm --seed 1234
+  cargo sim shrink scenarios/leader-crash.toml --seed 7 --out small.toml")]
+pub(crate) struct Shrink {
+    #[command(flatten)]
+    source: Source,
+    /// The seed that fails
+    #[arg(long, value_name = "N")]
+    seed: u64,
+    /// Plant this fault in all nodes
+    #[arg(long, value_name = "NAME")]
+    mutant: Option<String>,
+    /// At most so many runs
+    #[arg(long, value_name = "N", default_value_t = 2000)]
+    runs: u64,
+    /// Where the scenario goes [default: scenarios/regressions/CHECK-HASH.toml]
+    #[arg(long, value_name = "FILE")]
+    out: Option<PathBuf>,
+    /// Print one JSON document
+    #[arg(long)]
+    json: bool,
+}
+
+impl Shrink {
+    pub(crate) fn execute(self) -> anyhow::Result<Verdict> {
+        let runs = self.source.open()?;
+        let mut options = runs.options(self.mutant.as_deref().map(planted).transpose()?)?;
+        options.phase_ends.clear();
+        let progress = ProgressBar::new(self.runs);
+        let mut play = |plan: &Plan| {
+            progress.inc(1);
+            let report = run(plan, &options);
+            let failure = report.failure?;
+            Some(Outcome {
+                check: failure.check,
+                at: failure.at,
+                commands: report.commands,
+                lost: report.lost_messages,
+            })
+        };
+        let shrunk = shrink(&runs.plan(self.seed), self.runs, &mut play);
+        progress.finish_and_clear();
+        let Some(shrunk) = shrunk else {
+            anyhow::bail!("seed {} of {} holds: there is nothing to shrink", self.seed, runs.name());
+        };
+        let mutant = options.mutant.map(|mutant| mutant.to_string());
+        let reason = run(&shrunk.plan, &options).failure.map(|failure| failure.reason).unwrap_or_default();
+        let title = format!("{} fails: {reason}", shrunk.outcome.check);
+        let why = format!("Seed {} of {} failed so, and was made small.", self.seed, runs.name());
+        let mut scenario = Scenario::of(&shrunk.plan, &title, &why);
+        scenario.mutant = mutant;
+        let text = scenario.to_toml();
+        let mut mixer = Mixer::default();
+        mixer.bytes(text.as_bytes());
+        let default = format!("scenarios/regressions/{}-{:08x}.toml", shrunk.outcome.check, mixer.hash() as u32);
+        let path = self.out.unwrap_or_else(|| default.into());
+        if let Some(folder) = path.parent() {
+            std::fs::create_dir_all(folder).with_context(|| format!("{} cannot be made", folder.display()))?;
+        }
+        std::fs::write(&path, text).with_context(|| format!("{} cannot be written", path.display()))?;
+        if self.json {
+            let size = |size: Size| {
+                serde_json::json!({ "faults": size.faults, "commands": size.commands, "machines": size.machines,
+                    "lost_messages": size.lost, "total": size.total() })
+            };
+            let document = serde_json::json!({
+                "check": shrunk.outcome.check, "reason": reason, "runs": shrunk.runs, "before": size(shrunk.before),
+                "after": size(shrunk.after), "file": path,
+            });
+            println!("{document:#}");
+        } else {
+            println!("{title}");
+            println!("  before: {}", told(shrunk.before));
+            println!("  after:  {}, in {} runs", told(shrunk.after), shrunk.runs);
+            println!("  written to {}", path.display());
+        }
+        Ok(Verdict::Held)
+    }
+}
+
+fn told(size: Size) -> String {
+    let Size { faults, commands, machines, lost } = size;
+    format!("{faults} faults, {commands} commands, {machines} machines, {lost} lost messages")
+}
