@@ -5,7 +5,7 @@ use std::sync::Arc;
 use lockstep_replication::{Config, Span};
 
 use crate::checks::Broken;
-use crate::plan::{MILLIS, MachinePlan, Plan, SECONDS};
+use crate::plan::{MICROS, MILLIS, MachinePlan, Plan, SECONDS};
 use crate::plan::{Load, Timing};
 use crate::trace::Detail;
 use crate::world::World;
@@ -32,7 +32,7 @@ const JOINERS: u16 = 3;
 
 /// So many nodes that are as busy as they can be: 64-byte commands at all of them, until a million inputs are taken in.
 pub fn dense(nodes: u16, clock: impl Fn() -> f64) -> Result<Measured, Broken> {
-    let mut world = world(nodes, vec![commands(64, u64::MAX >> 8, 64)]);
+    let mut world = world(nodes, vec![Load { every: Span(500 * MICROS), ..commands(1, u64::from(u32::MAX), 64) }]);
     let began = clock();
     while world.trace.steps() < DENSE_STEPS {
         world.run_until(world.time + 10 * MILLIS)?;
@@ -51,7 +51,8 @@ pub fn sparse(nodes: u16, clock: impl Fn() -> f64) -> Result<Measured, Broken> {
 /// Three nodes with a hundred thousand entries, and three that join them: measured from the joiners' start until they have
 /// all of it.
 pub fn catch_up(by_snapshot: bool, clock: impl Fn() -> f64) -> Result<Measured, Broken> {
-    let mut plan = plan(3, vec![commands(200, ENTRIES, 64)]);
+    // Some are refused: there is nothing to delete or to move.
+    let mut plan = plan(3, vec![commands(200, ENTRIES * 9 / 8, 64)]);
     if !by_snapshot {
         plan.config = Config { snapshot_every: 0, fetch_snapshots: false, ..plan.config };
     }
@@ -62,12 +63,13 @@ pub fn catch_up(by_snapshot: bool, clock: impl Fn() -> f64) -> Result<Measured, 
     let (steps, began) = (world.trace.steps(), clock());
     let lacks = |world: &World| {
         let next = |at: usize| world.machines[at].node().map(|node| node.next());
-        (3..world.machines.len()).any(|at| next(at) < next(0) || world.machines[at].disk.next().0 < ENTRIES)
+        (3..world.machines.len()).any(|at| next(at).is_none_or(|next| next.0 < ENTRIES) || next(at) < next(0))
     };
     while lacks(&world) {
         world.run_until(world.time + MILLIS)?;
         if world.time > starts.0 + 60 * SECONDS {
-            return Err(Broken::new("bench", "the joiners do not catch up within a minute"));
+            let nodes = crate::checks::agreement::reasons(&world.views());
+            return Err(Broken::new("bench", format!("the joiners do not catch up within a minute\n{nodes}")));
         }
     }
     let all = measured(&world, clock() - began);

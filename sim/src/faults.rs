@@ -334,6 +334,10 @@ pub enum Mischief {
     Again(Span),
     /// The clock that it names is this one.
     Clock(u64),
+    /// It comes, and once more with what it carries damaged: its sender contradicts itself.
+    Contradict,
+    /// Before it there comes another one that says the same but carries damaged things, from a node that did not send it.
+    Forge,
 }
 
 /// The kinds of messages.

@@ -44,9 +44,12 @@ pub fn scenario_for(mutant: Mutant) -> Option<&'static str> {
     match mutant {
         Mutant::NackWithoutSpread => Some("fifty-nodes-lose-one-entry"),
         Mutant::NeverLost => Some("drop-and-rejoin-silently"),
-        Mutant::LostTooSoon => Some("stalled-while-loading"),
-        Mutant::LostUnderDoubt => Some("laptop-sleeps-and-wakes"),
+        Mutant::LostTooSoon => Some("silent-for-four-seconds"),
+        Mutant::LostUnderDoubt => Some("leader-stalls-and-doubts-itself"),
         Mutant::BeatsThoughStalled => Some("leader-beats-but-does-not-work"),
+        Mutant::ReplayWithoutWindow => Some("replay-over-a-slow-link"),
+        Mutant::OriginFromPayload => Some("impostor-sends-entries"),
+        Mutant::LastContentWins => Some("leader-contradicts-itself"),
         Mutant::LostChunkRestartsAll
         | Mutant::LastEntryLost
         | Mutant::HeadNotHeard
@@ -55,9 +58,6 @@ pub fn scenario_for(mutant: Mutant) -> Option<&'static str> {
         | Mutant::UnboundedBuffer
         | Mutant::RepairsEverything
         | Mutant::RetryInThePast
-        | Mutant::ReplayWithoutWindow
-        | Mutant::OriginFromPayload
-        | Mutant::LastContentWins
         | Mutant::OldSessionTaken
         | Mutant::PositionIgnored
         | Mutant::EmptyAfterFailover

@@ -13,6 +13,8 @@ use crate::plan::{MILLIS, Plan, SECONDS};
 use crate::report::{Facts, Failure, Report};
 use crate::trace::Detail;
 use crate::world::World;
+use crate::world::clients::ATTEMPTS;
+use crate::world::machine::Machine;
 
 /// What a run is asked for beside its plan.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -91,7 +93,13 @@ fn lives(world: &mut World, options: &Options, facts: &mut Facts) -> Result<(), 
         let reason = format!("{} commands were asked in a quiet cluster, and {done} done", asked.len());
         return Err(Broken::new("one_reply", reason));
     }
-    world.run_until(world.time + world.plan.config.reply_within.0 + SECONDS)?;
+    // A client whose answer is "unknown" may ask again.
+    for _ in 0..ATTEMPTS {
+        world.run_until(world.time + world.plan.config.reply_within.0 + SECONDS)?;
+        if !world.clients_wait() {
+            break;
+        }
+    }
     world.look_at_limits()?;
     world.checks.ended(asked.first().copied().unwrap_or_default(), &world.set_aside())
 }
@@ -154,6 +162,11 @@ impl World {
         self.core().filter_map(session).collect()
     }
 
+    fn clients_wait(&self) -> bool {
+        let waits = |machine: &Machine| machine.process.as_ref().is_some_and(|process| !process.tickets.is_empty());
+        self.machines.iter().any(waits)
+    }
+
     fn done(&self) -> u64 {
         ["done", "done_by_few"].iter().filter_map(|name| self.outcomes.get(name)).sum()
     }
@@ -186,7 +199,7 @@ impl World {
             }
         }
         let network = self.network.counts;
-        let sum = |of: fn(&crate::world::machine::Machine) -> u64| self.machines.iter().map(of).sum::<u64>();
+        let sum = |of: fn(&Machine) -> u64| self.machines.iter().map(of).sum::<u64>();
         counters.extend([
             ("steps", self.trace.steps()),
             ("events", self.events),

@@ -28,7 +28,7 @@ pub trait App: Clone + Debug + PartialEq + Eq + Send + Sync + 'static {
     type Observation: Data;
     /// A signal of one request: never ordered, kept or replayed.
     type Transient: Data;
-    /// What a node says of itself with each beat: kept by the leader in memory, for its decisions.
+    /// What a node says of itself with each beat: kept by every node in memory, for the leader's decisions.
     type Telemetry: Data + Default;
     /// Why a wish was not granted, as a sentence for its client.
     type Refusal: Data + Display;
@@ -86,13 +86,13 @@ pub enum Liveness {
     Evicted,
 }
 
-/// The leader's volatile knowledge, beside the state.
+/// A node's volatile knowledge, beside the state: the leader's is what it decides by.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Observed<A: App> {
     /// What each node that is heard said last of itself.
     pub telemetry: BTreeMap<NodeId, A::Telemetry>,
     /// The newest schema that every known node reads: events of later ones must not be written.
     pub schema: u32,
-    /// The wall clock of the leader.
+    /// The leader's wall clock, as of its newest decision.
     pub wall: Wall,
 }

@@ -43,6 +43,10 @@ pub struct Liveness {
     doubts: u64,
     /// Who was heard for the first time, or again, and when: reported by the next tick.
     fresh: BTreeMap<NodeId, Moment>,
+    /// Whether a connection to a node may be broken.
+    broken: bool,
+    /// Counts the nodes that came and went.
+    changed: u64,
     /// `broken_after` and `beat_every`, as of the beginning of the leadership.
     broken_after: Span,
     beat_every: Span,
@@ -95,6 +99,7 @@ impl Liveness {
             nodes: nodes.take(config.nodes).map(|node| (node, Node::new(now))).collect(),
             tick_at: Some(now + config.tick_every),
             doubts: self.doubts,
+            changed: self.changed + 1,
             broken_after: config.broken_after,
             beat_every: config.beat_every,
             ..Liveness::default()
@@ -103,7 +108,7 @@ impl Liveness {
 
     /// The leadership ended.
     pub fn end(&mut self) {
-        *self = Liveness { doubts: self.doubts, ..Liveness::default() };
+        *self = Liveness { doubts: self.doubts, changed: self.changed + 1, ..Liveness::default() };
     }
 
     /// A node's beat came. It may be silent for `busy` from now on, within `busy_at_most`; the newest beat's word counts.
@@ -129,6 +134,7 @@ impl Liveness {
     pub fn connected(&mut self, now: Moment, node: NodeId, connected: bool) {
         if let Some(record) = self.nodes.get_mut(&node) {
             record.broken = if connected { None } else { record.broken.or(Some(now)) };
+            self.broken |= !connected;
         }
     }
 
@@ -153,7 +159,11 @@ impl Liveness {
         let fresh = std::mem::take(&mut self.fresh);
         let mut changes: Vec<_> = fresh.into_keys().map(|node| (node, app::Liveness::Heard)).collect();
         let regular = now >= tick_at;
+        if !regular && !self.broken {
+            return changes;
+        }
         if regular {
+            self.broken = self.nodes.values().any(|node| node.broken.is_some());
             self.tick_at = Some(now + config.tick_every.max(Span(1)));
             if now.since(tick_at) > TICK_LATE && !mutant!(LostUnderDoubt) {
                 probe!("the leader's own tick came late");
@@ -197,9 +207,22 @@ impl Liveness {
     /// after one of the calls that bring news.
     pub fn due(&self) -> Option<Moment> {
         let tick_at = self.tick_at?;
+        if !self.broken {
+            return self.fresh.values().copied().chain([tick_at]).min();
+        }
         let live = self.live().count();
         let broken = self.nodes.values().filter(|_| self.doubt.is_none()).filter_map(|node| self.broken_at(node, live));
         broken.chain(self.fresh.values().copied()).chain([tick_at]).min()
+    }
+
+    /// Rises whenever a node enters the table or leaves it.
+    pub fn changes(&self) -> u64 {
+        self.changed
+    }
+
+    /// All nodes in the table.
+    pub fn nodes(&self) -> impl Iterator<Item = NodeId> {
+        self.nodes.keys().copied()
     }
 
     /// The nodes that are not counted as lost: heard, or not yet silent for long enough.
@@ -238,6 +261,7 @@ impl Liveness {
 
     /// A node belongs to the cluster no more.
     pub fn forget(&mut self, node: NodeId) {
+        self.changed += 1;
         self.nodes.remove(&node);
         self.fresh.remove(&node);
         self.nodes.values_mut().for_each(|other| {
@@ -246,8 +270,15 @@ impl Liveness {
     }
 
     fn record(&mut self, now: Moment, node: NodeId, config: &Config) -> Option<&mut Node> {
-        let room = self.nodes.len() < config.nodes || self.nodes.contains_key(&node);
-        (self.tick_at.is_some() && room).then(|| self.nodes.entry(node).or_insert_with(|| Node::new(now)))
+        self.tick_at?;
+        if !self.nodes.contains_key(&node) {
+            if self.nodes.len() >= config.nodes {
+                return None;
+            }
+            self.changed += 1;
+            self.nodes.insert(node, Node::new(now));
+        }
+        self.nodes.get_mut(&node)
     }
 
     /// Who is to be counted as lost now: silence is judged at regular ticks, broken connections at any time.

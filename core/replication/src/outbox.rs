@@ -81,8 +81,18 @@ impl<A: App> Outbox<A> {
         }
     }
 
+    /// Whether it has nothing to send, and nobody to answer.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.items.is_empty() && self.clients.is_empty() && self.resend_at.is_none()
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.items.len() + self.waiting.len()
+    }
+
+    /// Whether there is no room for another client, whatever it asks for.
+    pub(crate) fn is_full(&self, config: &Config) -> bool {
+        self.len() >= config.outbox_entries && !mutant!(UnboundedOutbox)
     }
 
     /// Takes a client's command in.
@@ -112,8 +122,7 @@ impl<A: App> Outbox<A> {
 
     fn add(&mut self, proposal: Proposal<A>, client: Option<Client>, config: &Config) -> Option<()> {
         let bytes = postcard::experimental::serialized_size(&proposal).unwrap_or(usize::MAX / 2) + ITEM_OVERHEAD;
-        let full = self.len() >= config.outbox_entries || self.bytes + bytes > config.outbox_bytes;
-        if full && !mutant!(UnboundedOutbox) {
+        if self.is_full(config) || self.bytes + bytes > config.outbox_bytes && !mutant!(UnboundedOutbox) {
             probe!("the outbox is full");
             return None;
         }
@@ -401,6 +410,9 @@ impl<A: App> Outbox<A> {
 
     /// Tells those who have waited too long. Their proposals stay, and may still be done.
     pub(crate) fn expire(&mut self, now: Moment, within: Span) -> Replies<A> {
+        if self.clients.first().is_none_or(|(since, _)| *since + within > now) {
+            return Vec::new();
+        }
         let rest = match self.clients.iter().find(|(since, _)| *since + within > now) {
             Some(first) => self.clients.split_off(&first.clone()),
             None => BTreeSet::new(),

@@ -18,6 +18,10 @@ pub struct Probes {
     n: u64,
     /// The edges as they were reported last.
     reported: BTreeSet<NodeId>,
+    /// Whether an edge may have come or gone since.
+    redrawn: bool,
+    /// The earliest probe that is due.
+    due: Option<Moment>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -35,24 +39,33 @@ impl Probes {
     pub fn connected(&mut self, now: Moment, peer: NodeId) {
         let fresh = Peer { due: now, sent: [None; 2], echoed: None, round_trip: None, edge: false };
         self.peers.entry(peer).or_insert(fresh);
+        self.plan();
     }
 
     /// No connection stands any more: neither does the edge.
     pub fn disconnected(&mut self, peer: NodeId) {
         self.peers.remove(&peer);
+        self.redrawn = true;
+        self.plan();
     }
 
     /// The probes to send now, as (peer, number). Also lets edges go whose echoes stay away.
     pub fn fire(&mut self, now: Moment, config: &Config) -> Vec<(NodeId, u64)> {
-        let edge_for = config.probe_every.times(EDGE_INTERVALS);
         let mut probes = Vec::new();
+        if self.due.is_none_or(|due| due > now) {
+            return probes;
+        }
+        let edge_for = config.probe_every.times(EDGE_INTERVALS);
         for (node, peer) in self.peers.iter_mut().filter(|(_, peer)| peer.due <= now) {
             self.n += 1;
             peer.sent = [Some((self.n, now)), peer.sent[0]];
             peer.due = now + config.probe_every.max(Span(1));
-            peer.edge = peer.echoed.is_some_and(|at| now.since(at) <= edge_for);
+            let edge = peer.echoed.is_some_and(|at| now.since(at) <= edge_for);
+            self.redrawn |= edge != peer.edge;
+            peer.edge = edge;
             probes.push((*node, self.n));
         }
+        self.plan();
         probes
     }
 
@@ -63,6 +76,7 @@ impl Probes {
         let Some((_, at)) = answered.and_then(Option::take) else { return };
         let sample = now.since(at);
         peer.echoed = Some(now);
+        self.redrawn |= !peer.edge;
         peer.edge = true;
         // The usual smoothing, an eighth of each new sample (RFC 6298), in whole nanoseconds.
         peer.round_trip =
@@ -76,6 +90,9 @@ impl Probes {
 
     /// The peers whose echo came within two intervals, if they are not those of the last call.
     pub fn edges_changed(&mut self) -> Option<BTreeSet<NodeId>> {
+        if !std::mem::take(&mut self.redrawn) {
+            return None;
+        }
         let edges: BTreeSet<NodeId> = self.peers.iter().filter(|(_, peer)| peer.edge).map(|(node, _)| *node).collect();
         if edges == self.reported {
             return None;
@@ -86,7 +103,11 @@ impl Probes {
 
     /// When to call [`Probes::fire`] next.
     pub fn due(&self) -> Option<Moment> {
-        self.peers.values().map(|peer| peer.due).min()
+        self.due
+    }
+
+    fn plan(&mut self) {
+        self.due = self.peers.values().map(|peer| peer.due).min();
     }
 }
 

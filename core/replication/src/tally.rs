@@ -10,6 +10,8 @@ use crate::id::{Boot, Index, NodeId};
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Tally {
     nodes: BTreeMap<NodeId, Held>,
+    /// One past the highest entry that anybody ever said to hold.
+    highest: Index,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -29,7 +31,13 @@ impl Tally {
         }
         let before = if boot == held.boot { held.next } else { Index(0) };
         *held = Held { boot, next: before.max(next) };
+        self.highest = self.highest.max(next);
         true
+    }
+
+    /// One past the highest entry that any node said to hold.
+    pub(crate) fn highest(&self) -> Index {
+        self.highest
     }
 
     pub(crate) fn has_confirmed(&self, node: NodeId) -> bool {

@@ -38,6 +38,9 @@ struct Promised {
     by_session: BTreeMap<Session, Place>,
     /// The mark of each session.
     marks: BTreeMap<Session, Place>,
+    /// Whether an operator said that what is left of it is another founding: that the rest is gone. Then nobody is bound
+    /// by what was promised in it, but to set aside what is given up.
+    is_left: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -49,7 +52,7 @@ struct DoneIn {
 impl Promises {
     /// A client was told that its command is done.
     pub(crate) fn done(&mut self, ledger: &Ledger, session: Session, done: Done) -> Result<(), Broken> {
-        let founding = ledger.founding(done.with).unwrap_or_default();
+        let founding = ledger.founding_of(session).unwrap_or_default();
         let known = self.done.at(done.uid);
         let by_majority =
             done.by_majority || known.is_some_and(|known| known.founding == founding && known.by_majority);
@@ -87,9 +90,9 @@ impl Promises {
     }
 
     fn by_majority(&mut self, ledger: &Ledger, session: Session, done: Place) -> Result<(), Broken> {
-        let promised = self.foundings.entry(ledger.founding(done).unwrap_or_default()).or_default();
+        let promised = self.foundings.entry(ledger.founding_of(session).unwrap_or_default()).or_default();
         let longest_here = promised.by_session.entry(session).or_default();
-        if ledger.leads_to(done, *longest_here) {
+        if promised.is_left || ledger.leads_to(done, *longest_here) {
             return Ok(());
         }
         *longest_here = done;
@@ -107,10 +110,20 @@ impl Promises {
         later.try_for_each(|(later, mark)| holds(ledger, (session, done), (*later, *mark)))
     }
 
+    /// Somebody founded anew on a log that ends here.
+    pub(crate) fn founded_anew(&mut self, ledger: &Ledger, log: Place) {
+        if let Some(founding) = ledger.founding(log) {
+            self.foundings.entry(founding).or_default().is_left = true;
+        }
+    }
+
     /// A session was backed: its mark is the last entry of this log.
     pub(crate) fn backed(&mut self, ledger: &Ledger, log: Place) -> Result<(), Broken> {
         let (Some(founding), Some(session)) = (ledger.founding(log), ledger.session(log)) else { return Ok(()) };
         let promised = self.foundings.entry(founding).or_default();
+        if promised.is_left {
+            return Ok(());
+        }
         promised.marks.insert(session, log);
         let mut earlier = promised.by_session.range(..session);
         earlier.try_for_each(|(earlier, done)| holds(ledger, (*earlier, *done), (session, log)))
@@ -119,7 +132,8 @@ impl Promises {
     /// The run is over, all agree on this log, and these commands were set aside.
     pub(crate) fn ended(&self, ledger: &Ledger, log: Place, aside: &BTreeSet<u64>) -> Result<(), Broken> {
         let founding = ledger.founding(log).unwrap_or_default();
-        if let Some(promised) = self.foundings.get(&founding)
+        let bound = |founding: u32| self.foundings.get(&founding).filter(|promised| !promised.is_left);
+        if let Some(promised) = bound(founding)
             && !ledger.leads_to(promised.longest, log)
         {
             return Err(broken(format!(
@@ -131,7 +145,7 @@ impl Promises {
             if ledger.has_command(log, uid) {
                 continue;
             }
-            if done.by_majority && done.founding == founding {
+            if done.by_majority && done.founding == founding && bound(founding).is_some() {
                 return Err(broken(format!("command {uid} was done by majority, and is not in the log that won")));
             }
             if !aside.contains(&uid) {

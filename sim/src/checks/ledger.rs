@@ -301,6 +301,11 @@ impl Ledger {
         self.opening_of(place).map(|opening| self.openings[opening as usize].founding)
     }
 
+    /// The founding under which a session orders.
+    pub(crate) fn founding_of(&self, session: Session) -> Option<u32> {
+        self.by_session.get(&session).map(|number| self.openings[*number as usize].founding)
+    }
+
     /// The log with which a session began.
     pub(crate) fn opened(&self, session: Session) -> Option<Place> {
         self.by_session.get(&session).map(|number| self.openings[*number as usize].opened)

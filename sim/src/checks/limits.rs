@@ -1,7 +1,7 @@
 //! L10: every buffer, transfer and queue has a limit. Seen from outside: what a step puts out, what messages carry, what waits
 //! for the disk, and what a node says of itself. Buffers inside are tried beside each part of the core.
 
-use lockstep_replication::message::Message;
+use lockstep_replication::message::{EntriesKind, Message};
 use lockstep_replication::wire::MESSAGE_BYTES_AT_MOST;
 use lockstep_replication::{Config, View};
 
@@ -29,6 +29,14 @@ pub(crate) fn stepped(outputs: usize, work: usize) -> Result<(), Broken> {
     Ok(())
 }
 
+/// So many entries of so many bytes wait for those before them. One alone may be longer than all may be together.
+pub(crate) fn waits(config: &Config, (entries, bytes): (usize, usize)) -> Result<(), Broken> {
+    if entries > config.buffer_entries.max(1) || bytes > config.buffer_bytes && entries > 1 {
+        return Err(broken(format!("{entries} entries of {bytes} bytes wait in the ordered buffer")));
+    }
+    Ok(())
+}
+
 /// A message of so many bytes.
 pub(crate) fn sent(config: &Config, message: &Message<Kv>, bytes: usize) -> Result<(), Broken> {
     if bytes > MESSAGE_BYTES_AT_MOST {
@@ -37,7 +45,12 @@ pub(crate) fn sent(config: &Config, message: &Message<Kv>, bytes: usize) -> Resu
     match message {
         Message::Entries(entries) => {
             let (count, bytes) = (entries.records.len(), entries.bytes());
-            let count_at_most = config.batch_entries.max(config.repair_entries as usize);
+            let count_at_most = match entries.kind {
+                EntriesKind::Fresh => config.batch_entries,
+                EntriesKind::Repair => config.repair_entries as usize,
+                // Bytes alone bound a replay's messages.
+                EntriesKind::Replay => usize::MAX,
+            };
             let bytes_at_most = config.batch_bytes.max(config.repair_bytes).max(config.entry_bytes);
             if count > count_at_most || bytes > bytes_at_most && count > 1 {
                 return Err(broken(format!("{count} entries of {bytes} bytes in one message")));

@@ -15,7 +15,7 @@
 //! | L13 | [`agreement`] | when faults stop |
 //! | L14 | [`no_panic`] | every step. Memory inside a node is not seen; what it reports of its queues is |
 //!
-//! Beside the laws, [`spoken`] holds what a node may say only when it is on its disk.
+//! Beside the laws, [`known_one_by_one`] holds what L12 leans on, and [`spoken`] holds what a node may say only when it is on its disk.
 //!
 //! The world calls [`Checks`] at each thing that happens. Machines are named by their place in `Plan::machines` (`at`). A check
 //! costs what changed: entries are compared in the [`ledger`], which knows every log that anybody ever held.
@@ -44,6 +44,7 @@ mod done_stays;
 mod effects_in_order;
 #[cfg(test)]
 mod forged;
+mod known_one_by_one;
 mod ledger;
 pub mod limits;
 pub mod no_panic;
@@ -105,6 +106,8 @@ struct Machine {
     confirmed: Confirmed,
     /// The last word of it, as a leader, on what is done.
     marked: Option<DoneMark>,
+    /// Where its log changed the known nodes last.
+    changed: Option<u64>,
 }
 
 /// What a node was given, as far as checks ask.
@@ -161,6 +164,7 @@ impl Checks {
             asked: Asked::default(),
             confirmed: Confirmed::default(),
             marked: None,
+            changed: None,
         };
         Checks {
             ledger: Ledger::default(),
@@ -192,6 +196,7 @@ impl Checks {
         machine.asked = Asked::started(node.next().0);
         machine.confirmed.started(&disk.kept);
         machine.marked = None;
+        machine.changed = node.changed().map(|index| index.0);
         self.stored[at] = machine.applied;
         self.ledger.hash(machine.applied, node.hash())?;
         self.states.looks(machine.applied, node)
@@ -223,7 +228,7 @@ impl Checks {
             match output {
                 Output::Applied(entry) => {
                     applied += 1;
-                    self.applied(step, entry)?;
+                    self.applied(step, entry, node)?;
                 }
                 Output::Replaced { next } => {
                     applied += 1;
@@ -249,20 +254,28 @@ impl Checks {
                 Output::Transient { .. } | Output::Refuse { .. } | Output::Notice(_) => {}
             }
         }
+        if applied > 0 {
+            self.machines[at].changed = node.changed().map(|index| index.0);
+        }
         let machine = &self.machines[at];
         one_content::stands(machine.applied, node)?;
         limits::stepped(step.out.len(), machine.asked.waiting())?;
+        limits::waits(&self.config, node.waits())?;
         done_stays::announced(step)?;
         self.clients.stepped(at, step.now.at)?;
         if applied > 0 { self.states.changed(&mut self.ledger, machine.applied, node, applied) } else { Ok(()) }
     }
 
-    fn applied(&mut self, step: &Step<'_>, entry: &Entry<Kv>) -> Result<(), Broken> {
+    fn applied(&mut self, step: &Step<'_>, entry: &Entry<Kv>, node: &AnyNode) -> Result<(), Broken> {
         let machine = &mut self.machines[step.at];
         let extended = one_content::applied(&mut self.ledger, machine.applied, machine.node, entry)?;
         machine.applied = extended.place;
         let Some(stamp_before) = extended.fresh_after else { return Ok(()) };
         stamps::shows(stamp_before, step.now.wall, entry)?;
+        if let Body::Known(_) = entry.body {
+            known_one_by_one::ordered(entry.index.0, machine.changed, node.view(step.now.at).done)?;
+            machine.changed = Some(entry.index.0);
+        }
         if let Body::Backed = entry.body {
             self.promises.backed(&self.ledger, extended.place)?;
         }

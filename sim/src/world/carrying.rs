@@ -95,6 +95,7 @@ impl World {
         }
         let mut envelope = envelope.clone();
         let [mut at, mut again] = trips;
+        let mut others = Vec::new();
         for (what, drawn) in struck {
             let Content::Value(message) = &envelope.content else { continue };
             let changed = |message| Arc::new(Envelope { content: Content::Value(message), ..*envelope });
@@ -108,11 +109,26 @@ impl World {
                     None => (at, again) = (None, None),
                 },
                 Mischief::Clock(clock) => envelope = changed(with_clock(message.clone(), clock)),
+                Mischief::Contradict | Mischief::Forge => {
+                    let Some((at, false_one)) = at.zip(corrupted(message.clone(), drawn)) else { continue };
+                    let forged = what == Mischief::Forge;
+                    let impostor = (0..self.machines.len()).find(|other| *other != from && *other != to);
+                    let sender = if forged { impostor } else { Some(from) };
+                    others.extend(sender.map(|from| (at, forged, from, changed(false_one))));
+                }
             }
         }
+        // By no connection, as gossip comes: a forged one is there first, a contradiction last.
+        let send_others = |world: &mut World, first: bool| {
+            for (at, _, from, envelope) in others.iter().filter(|(_, forged, _, _)| *forged == first) {
+                world.arrives(*at, *from, to, 0, envelope.clone());
+            }
+        };
+        send_others(self, true);
         for at in [at, again].into_iter().flatten() {
             self.arrives(at, from, to, epoch, envelope.clone());
         }
+        send_others(self, false);
     }
 
     /// A message arrives, if its connection still stands as the receiver knows it.

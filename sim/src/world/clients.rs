@@ -11,7 +11,7 @@ use crate::plan::{Load, MILLIS};
 pub const LAST_LOAD: u32 = 0xff_ffff;
 
 /// How often a client tries at most.
-const ATTEMPTS: u8 = 4;
+pub const ATTEMPTS: u8 = 4;
 
 /// All clients of the world.
 #[derive(Clone, Debug)]

@@ -29,13 +29,13 @@ impl World {
                 world.crash(at, down.0)
             }),
             Fault::Pause { node, lasts } => self.each(*node, |world, at| {
-                let until = world.time + lasts.0;
+                let until = world.time.saturating_add(lasts.0);
                 let pace = &mut world.machines[at].pace;
                 pace.free_at = pace.free_at.max(until);
                 Ok(())
             }),
             Fault::Slow { node, each, lasts } => self.each(*node, |world, at| {
-                let until = world.time + lasts.0;
+                let until = world.time.saturating_add(lasts.0);
                 let pace = &mut world.machines[at].pace;
                 (pace.slow_each, pace.slow_until) = (each.0, until);
                 Ok(())
@@ -45,7 +45,7 @@ impl World {
                 Ok(())
             }
             Fault::Flapping { lasts, .. } => {
-                self.flap(number, self.time + lasts.0, true);
+                self.flap(number, self.time.saturating_add(lasts.0), true);
                 Ok(())
             }
             Fault::OneWay { from, to, lasts, noticed } => {
@@ -70,7 +70,7 @@ impl World {
                 Ok(())
             }
             Fault::Messages { from, to, lasts, .. } => {
-                let (from, to, until) = (self.only(*from), self.only(*to), self.time + lasts.0);
+                let (from, to, until) = (self.only(*from), self.only(*to), self.time.saturating_add(lasts.0));
                 self.rules.extend(Rule::new(number, fault, until, from, to));
                 Ok(())
             }
@@ -87,11 +87,11 @@ impl World {
                 let device = &mut world.machines[at].device;
                 (device.each, device.slowed) = (each.0, device.slowed + 1);
                 let slowed = device.slowed;
-                world.push(world.time + lasts.0, Event::FastDisk { at: at as u32, slowed });
+                world.push(world.time.saturating_add(lasts.0), Event::FastDisk { at: at as u32, slowed });
                 Ok(())
             }),
             Fault::StalledDisk { node, lasts } => self.each(*node, |world, at| {
-                world.machines[at].device.stalled_until = world.time + lasts.0;
+                world.machines[at].device.stalled_until = world.time.saturating_add(lasts.0);
                 Ok(())
             }),
             Fault::FailingDisk { node } => self.each(*node, |world, at| {
@@ -99,7 +99,7 @@ impl World {
                 Ok(())
             }),
             Fault::FullDisk { node, lasts } => self.each(*node, |world, at| {
-                world.machines[at].device.full_until = world.time + lasts.0;
+                world.machines[at].device.full_until = world.time.saturating_add(lasts.0);
                 Ok(())
             }),
             Fault::FailingRead { node } => self.each(*node, |world, at| {
@@ -188,7 +188,7 @@ impl World {
 
     fn block(&mut self, from: usize, to: usize, lasts: u64, noticed: bool) {
         self.network.block(from, to);
-        self.push(self.time + lasts, Event::Unblock { from: from as u32, to: to as u32 });
+        self.push(self.time.saturating_add(lasts), Event::Unblock { from: from as u32, to: to as u32 });
         if noticed {
             self.cut(from, to);
         }

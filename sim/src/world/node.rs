@@ -99,6 +99,16 @@ impl AnyNode {
         either!(self, node => node.replica().next())
     }
 
+    /// Where the known nodes changed last.
+    pub fn changed(&self) -> Option<Index> {
+        either!(self, node => node.replica().changed().map(|(index, _)| index))
+    }
+
+    /// How many entries wait for those before them, and how many bytes they have.
+    pub fn waits(&self) -> (usize, usize) {
+        either!(self, node => node.waits())
+    }
+
     /// The running hash of the log that it applied.
     pub fn hash(&self) -> Hash {
         either!(self, node => node.replica().hash())

@@ -7,6 +7,7 @@ pub const PROBES: &[&str] = &[
     "the leader changed while a snapshot was decoded",
     "a catch-up began",
     "an offer is asked for again, or the log is replayed without",
+    "a replay is asked for again by a new connection",
     "a replay stood still and is asked for anew",
     "a hole is too large for a repair",
     "a hole closed before its NACK",
@@ -49,6 +50,7 @@ pub const PROBES: &[&str] = &[
     "higher entries make room in the ordered buffer",
     // The disk.
     "a branch is set aside while some of it is not synced",
+    "a cut went deeper than it should",
     "a write failed, and the node stops",
     "the log is kept for a joiner",
     // Elections, foundings, damage.

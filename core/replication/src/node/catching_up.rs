@@ -54,6 +54,8 @@ struct Run {
     snapshot_bytes: u64,
     /// Where the log took over.
     log_from: Index,
+    /// How many snapshots nobody held any more.
+    vanished: u32,
 }
 
 impl CatchingUp {
@@ -116,13 +118,7 @@ impl<A: App> Node<A> {
     }
 
     fn begin_catching_up(&mut self, t: &mut Turn<'_, A>) {
-        let Part::Following(following) = &self.part else { return };
-        self.catching_up.run.get_or_insert(Run {
-            asked: t.at(),
-            target: following.head_next,
-            snapshot_bytes: 0,
-            log_from: self.replica.next(),
-        });
+        self.begin_run(t);
         let far = self.behind() > self.config.repair_entries;
         if far && self.config.fetch_snapshots {
             self.ask_snapshot(t, 1)
@@ -149,6 +145,14 @@ impl<A: App> Node<A> {
         self.catching_up.stage = Stage::Replaying { moved: t.at(), owed: 0 };
         let (from, window) = (self.replica.next(), self.config.replay_window as u64);
         t.send(session.leader, Message::Replay { session, from, window });
+    }
+
+    /// A connection stands: a replay that its leader sent before was too large for gossip.
+    pub(super) fn replay_by_connection(&mut self, t: &mut Turn<'_, A>, peer: NodeId) {
+        if self.leader() == Some(peer) && matches!(self.catching_up.stage, Stage::Replaying { .. }) {
+            probe!("a replay is asked for again by a new connection");
+            self.start_replay(t);
+        }
     }
 
     /// Whether there is a leader to catch up with, and a log to do it with.
@@ -331,7 +335,14 @@ impl<A: App> Node<A> {
         self.counters.chunks_retried += fetch.retried() - before;
         if fetch.stalled(t.at()) {
             probe!("nobody holds a snapshot any more");
-            self.snapshot_failed(t, "nobody holds it any more".into());
+            match &mut self.catching_up.run {
+                // A new leader may hold another one.
+                Some(run) if run.vanished < ASKED_AT_MOST => {
+                    run.vanished += 1;
+                    self.ask_snapshot(t, 1);
+                }
+                Some(_) | None => self.snapshot_failed(t, "nobody holds it any more".into()),
+            }
         }
     }
 
@@ -441,7 +452,7 @@ impl<A: App> Node<A> {
     fn begin_run(&mut self, t: &mut Turn<'_, A>) {
         let Part::Following(following) = &self.part else { return };
         let (asked, target, log_from) = (t.at(), following.head_next, self.replica.next());
-        self.catching_up.run.get_or_insert(Run { asked, target, snapshot_bytes: 0, log_from });
+        self.catching_up.run.get_or_insert(Run { asked, target, snapshot_bytes: 0, log_from, vanished: 0 });
     }
 
     /// A part of a replay was taken in.

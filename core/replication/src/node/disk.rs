@@ -176,6 +176,13 @@ impl<A: App> Node<A> {
                 self.restore(*restored);
                 // An emptied node is as a new one: what knows it by another disk must be heard first.
                 self.fresh |= self.replica.next() == Index(0);
+                if self.replica.next() < to {
+                    // The log up to the cut was trimmed behind a snapshot past it. This node said that it stored that.
+                    probe!("a cut went deeper than it should");
+                    self.kept.damaged = true;
+                    self.keep(t);
+                    t.put(Output::Notice(Notice::Damaged));
+                }
                 let replies = self.outbox.rewound(to, self.replica.origin(self.me));
                 self.reply(t, replies);
                 t.put(Output::Replaced { next: self.replica.next() });

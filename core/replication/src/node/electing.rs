@@ -94,7 +94,7 @@ impl<A: App> Node<A> {
             self.healing.answers.insert(from, standing.clone());
             self.heal(t);
         }
-        if answer {
+        if answer && !self.is_stalled(t.at()) {
             let standing = self.standing(t.at());
             t.send(from, Message::Hello { standing, answer: false });
         }
@@ -152,7 +152,7 @@ impl<A: App> Node<A> {
             }
             Part::Leading(leading) => {
                 let session = leading.session;
-                if !leading.ready {
+                if !leading.ready || self.is_stalled(t.at()) {
                     return;
                 }
                 let mine = self.standing(t.at());

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use super::{Node, Part, Turn};
-use crate::app::{App, Liveness as Fate, Observed, Wish};
+use crate::app::{App, Liveness as Fate, Wish};
 use crate::entry::{Body, Decided, Entry, KnownChange};
 use crate::id::{Boot, Index, NodeId, Session};
 use crate::liveness::Liveness;
@@ -27,7 +27,6 @@ pub(super) struct Leading<A: App> {
     mark: Option<Index>,
     pub(super) tally: Tally,
     pub(super) liveness: Liveness,
-    pub(super) observed: Observed<A>,
     intake: MultiSourceBuffer<Proposal<A>>,
     /// What was refused of each node's newest generation.
     refusals: BTreeMap<NodeId, VecDeque<(u64, u64, Refused<A>)>>,
@@ -37,6 +36,8 @@ pub(super) struct Leading<A: App> {
     untold: BTreeMap<NodeId, Index>,
     /// Since when each known node is lost.
     lost_since: BTreeMap<NodeId, Moment>,
+    /// Whether anybody is heard who is not known, as of these nodes heard and the last change of those known.
+    guests: Option<((u64, Option<Index>), bool)>,
 }
 
 impl<A: App> Leading<A> {
@@ -56,6 +57,7 @@ impl<A: App> Leading<A> {
             done: None,
             untold: BTreeMap::new(),
             lost_since: BTreeMap::new(),
+            guests: None,
         }
     }
 }
@@ -75,6 +77,7 @@ impl<A: App> Node<A> {
         }
         let standing = self.standing(t.at());
         t.broadcast(Message::Hello { standing, answer: false });
+        self.observed.schema = self.read_by_all();
         self.decide_fate(t, self.me, Fate::Heard);
         // Nodes that beat before have no reason to say so again at once.
         for peer in peers {
@@ -169,8 +172,8 @@ impl<A: App> Node<A> {
     /// Decides the proposals that are next in their origins' orders, as far as the disk keeps up.
     pub(super) fn take_intake(&mut self, t: &mut Turn<'_, A>) {
         let origins: Vec<NodeId> = match &self.part {
-            Part::Leading(leading) => leading.intake.ready().collect(),
-            Part::Seeking(_) | Part::Following(_) => return,
+            Part::Leading(leading) if !leading.intake.is_empty() => leading.intake.ready().collect(),
+            Part::Leading(_) | Part::Seeking(_) | Part::Following(_) => return,
         };
         for origin in origins {
             let mut refusals = Vec::new();
@@ -234,6 +237,7 @@ impl<A: App> Node<A> {
             }
             Proposal::Observation(observation) => (None, Wish::Observation(id.node, observation)),
         };
+        let Part::Leading(_) = &self.part else { return Err(Refused::Before) };
         self.observed.wall = t.now.wall;
         let events = A::decide(self.replica.state(), &self.observed, wish).map_err(Refused::Application)?;
         if events.is_empty() {
@@ -244,6 +248,7 @@ impl<A: App> Node<A> {
 
     /// Orders what the leader's own ears say of a node, if the application makes something of it.
     fn decide_fate(&mut self, t: &mut Turn<'_, A>, node: NodeId, fate: Fate) {
+        let Part::Leading(_) = &self.part else { return };
         self.observed.wall = t.now.wall;
         let events = A::decide(self.replica.state(), &self.observed, Wish::Liveness(node, fate));
         if let Ok(events) = events
@@ -296,14 +301,20 @@ impl<A: App> Node<A> {
             && leading.ready
         {
             leading.liveness.heard(t.at(), from, beat.busy, &self.config);
+            self.observed.schema = self.read_by_all();
         }
+        // The peers' table let others go to make room for this one.
         if self.observed.telemetry.len() > self.config.nodes {
             self.observed.telemetry.retain(|node, _| *node == self.me || self.peers.get(*node).is_some());
         }
         self.observed.telemetry.insert(from, beat.telemetry);
+    }
+
+    /// The newest schema that every known node reads, as far as they have said.
+    fn read_by_all(&self) -> u32 {
         let known = self.replica.known();
         let schemas = self.peers.iter().filter(|(node, _)| known.contains(node)).filter_map(|(_, peer)| peer.schema);
-        self.observed.schema = schemas.chain([A::SCHEMA]).min().unwrap_or(A::SCHEMA);
+        schemas.chain([A::SCHEMA]).min().unwrap_or(A::SCHEMA)
     }
 
     /// A node confirmed the session and holds so much.
@@ -322,10 +333,13 @@ impl<A: App> Node<A> {
     /// Orders the session's mark when more than half of the known nodes confirmed it.
     fn back(&mut self, t: &mut Turn<'_, A>) {
         let Part::Leading(leading) = &self.part else { return };
+        if leading.mark.is_some() {
+            return;
+        }
         let known = self.replica.known();
         let confirmed = leading.tally.confirmations(known);
         let most = confirmed * 2 + usize::from(mutant!(MarkAtHalf)) > known.len() || mutant!(BackedAlone);
-        if leading.mark.is_none() && most {
+        if most {
             probe!("a session is backed");
             let mark = self.order(t, Body::Backed).ok();
             if let Part::Leading(leading) = &mut self.part {
@@ -342,6 +356,9 @@ impl<A: App> Node<A> {
 
     /// Lets one more node become known, or forgets one that was lost for too long.
     fn change_known(&mut self, t: &mut Turn<'_, A>) {
+        if !self.may_change_known() {
+            return;
+        }
         let Part::Leading(leading) = &self.part else { return };
         let done = leading.done.map(|done| done.index);
         let pending = self.replica.changed().is_some_and(|(index, _)| Some(index) > done);
@@ -371,6 +388,17 @@ impl<A: App> Node<A> {
         }
     }
 
+    /// Whether there is anybody to join or to be forgotten: somebody heard who is not known, or somebody lost.
+    fn may_change_known(&mut self) -> bool {
+        let Part::Leading(leading) = &mut self.part else { return false };
+        let as_of = (leading.liveness.changes(), self.replica.changed().map(|(index, _)| index));
+        if leading.guests.is_none_or(|(then, _)| then != as_of) {
+            let known = self.replica.known();
+            leading.guests = Some((as_of, leading.liveness.nodes().any(|node| !known.contains(&node))));
+        }
+        leading.guests.is_some_and(|(_, any)| any) || !leading.lost_since.is_empty()
+    }
+
     /// The operator forgets a node: by an entry where a majority can agree, else by a new founding without it.
     pub(super) fn forget(&mut self, t: &mut Turn<'_, A>, node: NodeId) {
         if node == self.me || !self.replica.known().contains(&node) {
@@ -392,6 +420,10 @@ impl<A: App> Node<A> {
     fn advance_done(&mut self, t: &mut Turn<'_, A>) {
         let known = self.replica.known();
         let Part::Leading(leading) = &self.part else { return };
+        // Nobody holds more than what is done.
+        if leading.done.is_some_and(|done| done.index.next() >= leading.tally.highest()) {
+            return;
+        }
         let change = self.replica.changed().filter(|(index, _)| leading.done.is_none_or(|done| *index > done.index));
         let majority = leading.tally.majority_across(known, change.map(|(_, change)| change));
         let mut by_majority = leading.mark.filter(|mark| majority > *mark).and(majority.previous());
@@ -464,13 +496,13 @@ impl<A: App> Node<A> {
 
     /// The leader's beat: not while its disk stands still.
     fn lead_beat(&mut self, t: &mut Turn<'_, A>) {
+        let stalled = self.is_stalled(t.at());
         let Part::Leading(leading) = &mut self.part else { return };
         if t.at() < leading.lead_due {
             return;
         }
         leading.lead_due = t.at() + self.config.leader_beat_every;
-        let stalled = self.disk.appending.is_some_and(|(since, _)| t.at().since(since) >= self.config.stalled_after);
-        if stalled && !mutant!(BeatsThoughStalled) {
+        if stalled {
             probe!("a leader whose disk stands still is silent");
             return;
         }
@@ -491,6 +523,12 @@ impl<A: App> Node<A> {
         for node in quiet {
             t.send(node, Message::Probe { n: 0 });
         }
+    }
+
+    /// Whether this node leads while its disk stands still. Then it says nothing by which others would go on following it.
+    pub(super) fn is_stalled(&self, now: Moment) -> bool {
+        let for_long = |(since, _)| now.since(since) >= self.config.stalled_after;
+        self.is_ready_leader() && self.disk.appending.is_some_and(for_long) && !mutant!(BeatsThoughStalled)
     }
 
     /// This node's beat.

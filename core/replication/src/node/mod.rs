@@ -222,6 +222,11 @@ impl<A: App> Node<A> {
         &self.replica
     }
 
+    /// How many entries wait for those before them, and how many bytes they have.
+    pub fn waits(&self) -> (usize, usize) {
+        (self.buffer.len(), self.buffer.bytes())
+    }
+
     /// The application's state.
     pub fn state(&self) -> &A::State {
         self.replica.state()
@@ -303,6 +308,7 @@ impl<A: App> Node<A> {
         t.send(peer, message);
         self.probes.connected(t.at(), peer);
         self.reach(t, peer, true);
+        self.replay_by_connection(t, peer);
     }
 
     fn disconnected(&mut self, t: &mut Turn<'_, A>, peer: NodeId) {

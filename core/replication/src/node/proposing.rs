@@ -13,6 +13,8 @@ impl<A: App> Node<A> {
             Err(NotTaken::Leaving)
         } else if self.replica.founding().is_none() || self.stuck.is_some() || self.is_far_behind() {
             Err(NotTaken::NotReady)
+        } else if self.outbox.is_full(&self.config) {
+            Err(NotTaken::Full)
         } else if let Some(index) = id.and_then(|id| self.replica.command(id)) {
             self.outbox.done_before(t.at(), ticket, index);
             self.tell_done(t);
@@ -35,6 +37,9 @@ impl<A: App> Node<A> {
     /// Sends what is new, or due again, to the leader. Only from a state that has caught up: what it shows of this node's
     /// proposals decides what is still to be ordered.
     pub(super) fn propose(&mut self, t: &mut Turn<'_, A>) {
+        if self.outbox.is_idle() {
+            return;
+        }
         let replies = self.outbox.expire(t.at(), self.config.reply_within);
         self.reply(t, replies);
         if self.leaving.is_some() || self.is_far_behind() || self.stuck.is_some() {

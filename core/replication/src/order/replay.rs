@@ -76,6 +76,9 @@ impl Replays {
     ///
     /// Replays that have reached the end are over.
     pub fn wanted(&mut self, end: Index, config: &Config) -> Vec<ReadWanted> {
+        if self.peers.is_empty() {
+            return Vec::new();
+        }
         self.peers.retain(|_, replay| replay.next < end);
         let outstanding: u64 = self.peers.values().map(Replay::outstanding).sum();
         let mut room = (config.outstanding_bytes as u64).saturating_sub(outstanding);

@@ -186,8 +186,11 @@ impl Fetch {
             return Took::Rejected(Rejection::WrongBytes);
         }
         let took = now.since(asked.since);
-        self.chunk_takes =
-            Some(self.chunk_takes.map_or(took, |before| Span((before.0 * 7).saturating_add(took.0) / 8)));
+        // Which request a chunk answers is known only where there was one (Karn and Partridge, 1987).
+        if self.wanted.get(&chunk).is_some_and(|wanted| wanted.tries == 1) {
+            let before = self.chunk_takes.unwrap_or(took);
+            self.chunk_takes = Some(Span((before.0 * 7).saturating_add(took.0) / 8));
+        }
         self.failures.remove(&from);
         self.wanted.remove(&chunk);
         self.bytes_here += bytes.len() as u64;
@@ -268,7 +271,9 @@ impl Fetch {
     fn request(&mut self, now: Moment, chunk: u32, source: NodeId, config: &Config) {
         let usual = self.chunk_takes.map_or(Span::ZERO, |span| span.times(LATE_TIMES)).max(config.chunk_within);
         let wanted = self.wanted.entry(chunk).or_default();
-        let within = usual.times(1 << wanted.tries.min(DOUBLINGS_AT_MOST));
+        // Where chunks do come it is known how long they take: one that does not was rather lost, however often.
+        let doublings = wanted.tries.min(if self.chunk_takes.is_some() { 1 } else { DOUBLINGS_AT_MOST });
+        let within = usual.times(1 << doublings);
         let within = if buggify!("a chunk is soon asked for again") { Span::millis(20) } else { within };
         wanted.asked.insert(source, Asked { since: now, until: Some(now + within), wrong: false });
         if wanted.tries > 0 {

@@ -105,6 +105,24 @@ fn a_backed_session_without_what_was_promised_breaks_l12() {
 }
 
 #[test]
+fn who_founds_anew_is_not_bound_and_sets_aside_all_the_same() {
+    let mut log = Forged::founded();
+    let before = log.at;
+    log.add(0, asked(1, 1)).expect("it is next");
+    let mut promises = Promises::default();
+    promises.done(&log.ledger, session(1), promised(&log, true)).expect("it is there");
+    log.at = before;
+    log.add(0, opened(2, Some(8))).expect("another founding of the same log");
+    promises.founded_anew(&log.ledger, before);
+    log.at = before;
+    log.add(0, opened(3, None)).expect("the first founding goes on");
+    log.add(0, Body::Backed).expect("its mark");
+    promises.backed(&log.ledger, log.at).expect("it is left");
+    breaks("done_alone_is_set_aside", promises.ended(&log.ledger, log.at, &[].into()));
+    promises.ended(&log.ledger, log.at, &[1].into()).expect("it was set aside");
+}
+
+#[test]
 fn two_branches_done_by_majority_break_l12() {
     let mut log = Forged::founded();
     let before = log.at;

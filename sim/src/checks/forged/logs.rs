@@ -123,11 +123,15 @@ fn a_stamp_that_goes_back_breaks_l8() {
 #[test]
 fn a_stamp_that_goes_back_on_a_branch_breaks_l8() {
     let mut log = Forged::founded();
-    log.add_commands(1..3000);
-    let fork = log.ledger.cut(log.at, 2500).expect("it is longer");
-    log.at = fork;
-    breaks("stamps", log.clone().add(2498, opened(2, None)));
-    log.add(2499, opened(2, None)).expect("as late as the one before");
+    log.add(1 << 40, asked(5000, 1)).expect("much later");
+    (2..3000).for_each(|n| log.add(1 << 40 | n, asked(n, n)).map(|_| ()).expect("each is next"));
+    for next in [2500, 1030, 1025, 1024, 900] {
+        let mut branch = Forged { at: log.ledger.cut(log.at, next).expect("it is longer"), ..log.clone() };
+        let last = 1 << 40 | (next - 1);
+        breaks("stamps", branch.clone().add(last - 1, opened(2, None)));
+        let extended = branch.add(last, opened(2, None)).expect("as late as the one before");
+        assert_eq!(extended.fresh_after, Some(last));
+    }
 }
 
 #[test]

@@ -122,6 +122,9 @@ impl Repairer {
     /// The repairs whose time has come.
     pub fn fire(&mut self, now: Moment, config: &Config) -> Vec<Repair> {
         let mut repairs = Vec::new();
+        if self.pending.is_empty() {
+            return repairs;
+        }
         for pending in self.pending.extract_if(.., |pending| pending.due <= now) {
             if pending.askers.len() >= config.repair_broadcast_from {
                 repairs.push(Repair { from: pending.range.0, until: pending.range.1, to: RepairTo::All });
