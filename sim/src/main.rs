@@ -21,6 +21,7 @@ enum Command {
     Run(commands::run::Run),
     Sweep(commands::sweep::Sweep),
     Shrink(commands::shrink::Shrink),
+    Mutants(commands::mutants::Mutants),
     Bench(commands::bench::Bench),
 }
 
@@ -38,6 +39,7 @@ fn main() -> ExitCode {
         Command::Run(run) => run.execute(),
         Command::Sweep(sweep) => sweep.execute(),
         Command::Shrink(shrink) => shrink.execute(),
+        Command::Mutants(mutants) => mutants.execute(),
         Command::Bench(bench) => bench.execute(),
     };
     match done {

@@ -10,8 +10,8 @@ use crate::id::{Boot, Index, NodeId};
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Tally {
     nodes: BTreeMap<NodeId, Held>,
-    /// One past the highest entry that anybody ever said to hold.
-    highest: Index,
+    /// Up to before which index [`Tally::ahead`] was asked about last, and how many hold more.
+    ahead: (Index, usize),
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -25,19 +25,25 @@ impl Tally {
     /// A node confirmed, and holds everything below `next`. What it said under an older start is void: its disk may have
     /// changed since. False if this is the older one.
     pub(crate) fn stored(&mut self, node: NodeId, boot: Boot, next: Index) -> bool {
+        let is_new = !self.nodes.contains_key(&node);
         let held = self.nodes.entry(node).or_insert(Held { boot, next });
         if boot < held.boot {
             return false;
         }
         let before = if boot == held.boot { held.next } else { Index(0) };
+        let (after, ahead) = &mut self.ahead;
+        let was_ahead = !is_new && held.next > *after;
         *held = Held { boot, next: before.max(next) };
-        self.highest = self.highest.max(next);
+        *ahead = *ahead + usize::from(held.next > *after) - usize::from(was_ahead);
         true
     }
 
-    /// One past the highest entry that any node said to hold.
-    pub(crate) fn highest(&self) -> Index {
-        self.highest
+    /// How many nodes, known or not, hold more than what lies below this index.
+    pub(crate) fn ahead(&mut self, after: Index) -> usize {
+        if self.ahead.0 != after {
+            self.ahead = (after, self.nodes.values().filter(|held| held.next > after).count());
+        }
+        self.ahead.1
     }
 
     pub(crate) fn has_confirmed(&self, node: NodeId) -> bool {
@@ -50,7 +56,9 @@ impl Tally {
     }
 
     pub(crate) fn forget(&mut self, node: NodeId) {
-        self.nodes.remove(&node);
+        if let Some(held) = self.nodes.remove(&node) {
+            self.ahead.1 -= usize::from(held.next > self.ahead.0);
+        }
     }
 
     /// How many of the known nodes confirmed.
@@ -118,6 +126,25 @@ mod tests {
         assert_eq!(tally(&[(1, 9), (4, 9), (2, 3)]).majority_across(&known(4), joined), Index(3));
         let forgotten = Some(KnownChange::Forgotten(NodeId::example(2)));
         assert_eq!(tally(&[(1, 9)]).majority_across(&known(1), forgotten), Index(0));
+    }
+
+    #[test]
+    fn who_is_ahead_is_counted_along() {
+        let mut tally = tally(&[(1, 9), (2, 5), (3, 7)]);
+        assert_eq!((tally.ahead(Index(6)), tally.ahead(Index(5)), tally.ahead(Index(9))), (2, 2, 0));
+        let says = |tally: &mut Tally, node: u8, starts: u64, next: u64| {
+            tally.stored(NodeId::example(node), Boot { starts, nonce: 0 }, Index(next));
+            let found = tally.nodes.values().filter(|held| held.next > Index(6)).count();
+            assert_eq!(tally.ahead.1, found, "after node {node} said {next}");
+        };
+        tally.ahead(Index(6));
+        for (node, starts, next) in
+            [(2, 0, 7), (2, 0, 8), (2, 1, 3), (1, 0, 2), (4, 0, 9), (5, 0, 1), (5, 0, 6), (5, 0, 7)]
+        {
+            says(&mut tally, node, starts, next);
+        }
+        tally.forget(NodeId::example(4));
+        says(&mut tally, 3, 2, 0);
     }
 
     #[test]

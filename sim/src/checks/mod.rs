@@ -15,7 +15,7 @@
 //! | L13 | [`agreement`] | when faults stop |
 //! | L14 | [`no_panic`] | every step. Memory inside a node is not seen; what it reports of its queues is |
 //!
-//! Beside the laws, [`known_one_by_one`] holds what L12 leans on, and [`spoken`] holds what a node may say only when it is on its disk.
+//! Beside the laws, [`known_one_by_one`] and [`marks`] hold what L12 leans on, and [`spoken`] holds what a node may say only when it is on its disk.
 //!
 //! The world calls [`Checks`] at each thing that happens. Machines are named by their place in `Plan::machines` (`at`). A check
 //! costs what changed: entries are compared in the [`ledger`], which knows every log that anybody ever held.
@@ -25,7 +25,7 @@ use std::collections::BTreeSet;
 use lockstep_replication::entry::{Body, Entry};
 use lockstep_replication::io::{WorkFailed, Worked};
 use lockstep_replication::message::{DoneMark, Message};
-use lockstep_replication::{Config, NodeId, Now, Outcome, Output, Role, Ticket, Wake, WorkId};
+use lockstep_replication::{Config, NodeId, Now, Outcome, Output, Role, Session, Ticket, Wake, WorkId};
 
 use crate::kv::{Kv, asked_by};
 use crate::plan::Plan;
@@ -45,6 +45,7 @@ mod effects_in_order;
 #[cfg(test)]
 mod forged;
 mod known_one_by_one;
+mod marks;
 mod ledger;
 pub mod limits;
 pub mod no_panic;
@@ -85,6 +86,7 @@ impl Broken {
 pub struct Checks {
     ledger: Ledger,
     states: one_content::States,
+    marks: marks::Marks,
     clients: Clients,
     promises: done_stays::Promises,
     machines: Vec<Machine>,
@@ -108,6 +110,8 @@ struct Machine {
     marked: Option<DoneMark>,
     /// Where its log changed the known nodes last.
     changed: Option<u64>,
+    /// The last session that it backed as its leader, and where.
+    mark: Option<(Session, u64)>,
 }
 
 /// What a node was given, as far as checks ask.
@@ -165,10 +169,12 @@ impl Checks {
             confirmed: Confirmed::default(),
             marked: None,
             changed: None,
+            mark: None,
         };
         Checks {
             ledger: Ledger::default(),
             states: one_content::States::default(),
+            marks: marks::Marks::default(),
             clients: Clients::new(plan.machines.len(), plan.config.reply_within),
             promises: done_stays::Promises::default(),
             machines: plan.machines.iter().map(|planned| machine(planned.identity())).collect(),
@@ -268,16 +274,28 @@ impl Checks {
 
     fn applied(&mut self, step: &Step<'_>, entry: &Entry<Kv>, node: &AnyNode) -> Result<(), Broken> {
         let machine = &mut self.machines[step.at];
-        let extended = one_content::applied(&mut self.ledger, machine.applied, machine.node, entry)?;
+        let before = machine.applied;
+        let extended = one_content::applied(&mut self.ledger, before, machine.node, entry)?;
         machine.applied = extended.place;
         let Some(stamp_before) = extended.fresh_after else { return Ok(()) };
         stamps::shows(stamp_before, step.now.wall, entry)?;
-        if let Body::Known(_) = entry.body {
-            known_one_by_one::ordered(entry.index.0, machine.changed, node.view(step.now.at).done)?;
-            machine.changed = Some(entry.index.0);
-        }
-        if let Body::Backed = entry.body {
-            self.promises.backed(&self.ledger, extended.place)?;
+        match &entry.body {
+            Body::Known(_) => {
+                known_one_by_one::ordered(entry.index.0, machine.changed, node.view(step.now.at).done)?;
+                machine.changed = Some(entry.index.0);
+            }
+            Body::Backed => {
+                if let Role::Leading(session) = machine.role {
+                    machine.mark = Some((session, entry.index.0));
+                    let changes = |output: &Output<Kv>| matches!(output, Output::Applied(entry) if matches!(entry.body, Body::Known(_)));
+                    if !step.out.iter().any(changes) {
+                        self.marks.ordered(session, &node.known())?;
+                    }
+                }
+                self.promises.backed(&self.ledger, extended.place)?;
+            }
+            Body::Opened(opened) if opened.founding.is_some() => self.promises.founded_anew(&self.ledger, before),
+            Body::Opened(_) | Body::Generation { .. } | Body::Decided(_) => {}
         }
         asked_by(entry).map_or(Ok(()), |by| self.clients.ordered(by.uid))
     }
@@ -328,6 +346,7 @@ impl Checks {
         if machine.marked.replace(mark) == Some(mark) {
             return Ok(());
         }
+        marks::said(&mark, machine.mark)?;
         let disks = if self.loses_data { None } else { Some(self.stored.as_slice()) };
         self.promises.marked(&self.ledger, machine.applied, &mark, disks)
     }
@@ -345,7 +364,10 @@ impl Checks {
         let Ok(worked) = result else { return Ok(()) };
         let holds = match machine.asked.kind(id) {
             Some(Kind::Append(place) | Kind::Install(place)) => place,
-            Some(Kind::Keep) => return machine.confirmed.wrote(&disk.kept).map_err(|broken| broken.by(node)),
+            Some(Kind::Keep) => {
+                self.marks.confirmed(node, disk.kept.confirmed);
+                return machine.confirmed.wrote(&disk.kept).map_err(|broken| broken.by(node));
+            }
             Some(Kind::Rewind | Kind::Other) | None => match worked {
                 Worked::Rewound(restored, _) => {
                     let replica = &restored.replica;

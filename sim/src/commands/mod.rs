@@ -1,6 +1,7 @@
 //! The commands, one file each, and what they share.
 
 pub(crate) mod bench;
+pub(crate) mod mutants;
 pub(crate) mod run;
 pub(crate) mod shrink;
 pub(crate) mod sweep;
@@ -73,7 +74,7 @@ impl Runs {
 
 /// The deliberate breakage of this name.
 pub(crate) fn planted(name: &str) -> anyhow::Result<Mutant> {
-    Mutant::named(name).with_context(|| format!("there is no mutant {name:?}: `cargo sim mutants --help` says how to list them"))
+    Mutant::named(name).with_context(|| format!("there is no mutant {name:?}: `cargo sim mutants --list` names them all"))
 }
 
 /// The processor time that this thread took so far.

@@ -99,6 +99,11 @@ impl AnyNode {
         either!(self, node => node.replica().next())
     }
 
+    /// The known nodes.
+    pub fn known(&self) -> Vec<NodeId> {
+        either!(self, node => node.replica().known().iter().copied().collect())
+    }
+
     /// Where the known nodes changed last.
     pub fn changed(&self) -> Option<Index> {
         either!(self, node => node.replica().changed().map(|(index, _)| index))

@@ -50,7 +50,7 @@ pub const PROBES: &[&str] = &[
     "higher entries make room in the ordered buffer",
     // The disk.
     "a branch is set aside while some of it is not synced",
-    "a cut went deeper than it should",
+    "a cut goes deeper than it should",
     "a write failed, and the node stops",
     "the log is kept for a joiner",
     // Elections, foundings, damage.

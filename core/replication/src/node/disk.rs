@@ -162,8 +162,25 @@ impl<A: App> Node<A> {
         self.append(t);
         self.counters.rewinds += 1;
         self.disk.rewinding = true;
+        let snapshots = self.disk.snapshots.iter().copied().filter(|next| *next <= to);
+        let left = if self.disk.first <= to { to } else { snapshots.max().unwrap_or_default() };
+        if left < to {
+            // The log up to the cut was trimmed behind a snapshot past it, and this node said that it stored that. Kept
+            // before the cut: a crash may come between the two.
+            probe!("a cut goes deeper than it should");
+            self.lost_entries(t);
+        }
         self.work(t, Pending::Rewind { to }, Work::Rewind { to, winner });
         self.enter_seeking(t);
+    }
+
+    /// This node does not hold any more what it said that it stored.
+    fn lost_entries(&mut self, t: &mut Turn<'_, A>) {
+        if !self.kept.damaged {
+            self.kept.damaged = true;
+            self.keep(t);
+            t.put(Output::Notice(Notice::Damaged));
+        }
     }
 
     pub(super) fn worked(&mut self, t: &mut Turn<'_, A>, id: WorkId, result: Result<Worked<A>, WorkFailed>) {
@@ -177,11 +194,7 @@ impl<A: App> Node<A> {
                 // An emptied node is as a new one: what knows it by another disk must be heard first.
                 self.fresh |= self.replica.next() == Index(0);
                 if self.replica.next() < to {
-                    // The log up to the cut was trimmed behind a snapshot past it. This node said that it stored that.
-                    probe!("a cut went deeper than it should");
-                    self.kept.damaged = true;
-                    self.keep(t);
-                    t.put(Output::Notice(Notice::Damaged));
+                    self.lost_entries(t);
                 }
                 let replies = self.outbox.rewound(to, self.replica.origin(self.me));
                 self.reply(t, replies);

@@ -418,12 +418,11 @@ impl<A: App> Node<A> {
 
     /// Moves the promise on as far as the tally allows, and tells those who wait for it.
     fn advance_done(&mut self, t: &mut Turn<'_, A>) {
-        let known = self.replica.known();
-        let Part::Leading(leading) = &self.part else { return };
-        // Nobody holds more than what is done.
-        if leading.done.is_some_and(|done| done.index.next() >= leading.tally.highest()) {
+        if !self.may_be_more_done() {
             return;
         }
+        let known = self.replica.known();
+        let Part::Leading(leading) = &self.part else { return };
         let change = self.replica.changed().filter(|(index, _)| leading.done.is_none_or(|done| *index > done.index));
         let majority = leading.tally.majority_across(known, change.map(|(_, change)| change));
         let mut by_majority = leading.mark.filter(|mark| majority > *mark).and(majority.previous());
@@ -469,6 +468,20 @@ impl<A: App> Node<A> {
         if change.is_some_and(|(changed, _)| changed <= index) {
             self.advance_done(t);
         }
+    }
+
+    /// Whether more than what is done may be held by a majority, or by all that can be reached: cheaper than to see how
+    /// much.
+    fn may_be_more_done(&mut self) -> bool {
+        let Part::Leading(leading) = &mut self.part else { return false };
+        let Some(after) = leading.done.map(|done| done.index.next()) else { return true };
+        let ahead = leading.tally.ahead(after);
+        if ahead == 0 || ahead * 2 > self.replica.known().len() {
+            return ahead > 0;
+        }
+        let Part::Leading(leading) = &self.part else { return false };
+        let lacks = |node: NodeId| leading.tally.next(node).is_some_and(|next| next <= after);
+        !lacks(self.me) && !self.peers.connected().any(|node| lacks(node) && self.is_reached(node))
     }
 
     /// Whether a known node can hold entries now, as far as its leader knows.
