@@ -5,8 +5,8 @@ use std::sync::Arc;
 use lockstep_replication::{Config, Span};
 
 use crate::checks::Broken;
-use crate::plan::{MICROS, MILLIS, MachinePlan, Plan, SECONDS};
 use crate::plan::{Load, Timing};
+use crate::plan::{MICROS, MILLIS, MachinePlan, Plan, SECONDS};
 use crate::trace::Detail;
 use crate::world::World;
 

@@ -7,9 +7,9 @@ use std::fmt;
 
 use bytes::Bytes;
 use imbl::OrdMap;
+use lockstep_replication::NodeId;
 use lockstep_replication::app::{App, Liveness, Observed, Place, Wish};
 use lockstep_replication::entry::{Body, Entry};
-use lockstep_replication::NodeId;
 use serde::{Deserialize, Serialize};
 
 /// A key-value map, as a version of this schema knows it.

@@ -153,3 +153,36 @@ fn shows_in(mutant: Mutant, name: &str, scenario: &Scenario) -> Option<Caught> {
     let (check, reason) = fails(Some(mutant))?;
     fails(None).is_none().then(|| Caught { run: name.to_owned(), check, reason })
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    fn scenario(name: &str) -> Option<Scenario> {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../scenarios");
+        Some(Scenario::read(&folder.join(format!("{name}.toml"))).unwrap())
+    }
+
+    #[test]
+    fn faults_are_noticed_by_the_check_of_their_law() {
+        let mutants = [Mutant::RetryInThePast, Mutant::StoredBeforeSynced, Mutant::DoneBeforeMark, Mutant::MarkAtHalf];
+        let hunted = hunt_all(&mutants, 50, 2, &scenario, &|_| {});
+        let checks: Vec<_> = hunted.iter().map(|hunted| hunted.caught.as_ref().map(|it| it.check.as_str())).collect();
+        assert_eq!(checks, [Some("wakes"), Some("marks"), Some("marks"), Some("spoken")]);
+    }
+
+    #[test]
+    fn every_scenario_that_is_named_notices_its_fault() {
+        let named: Vec<Mutant> = Mutant::ALL.iter().copied().filter(|it| scenario_for(*it).is_some()).collect();
+        let hunted = hunt_all(&named, 0, 2, &scenario, &|_| {});
+        let alive: Vec<_> = hunted.iter().filter(|hunted| hunted.caught.is_none()).collect();
+        assert!(hunted.len() == 8 && alive.is_empty(), "not noticed: {alive:#?}");
+    }
+
+    #[test]
+    fn a_fault_that_no_run_was_spent_on_lives() {
+        assert_eq!(hunt(Mutant::DoneBeforeHeld, 0, None).caught, None);
+    }
+}

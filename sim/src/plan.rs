@@ -228,13 +228,7 @@ impl Plan {
 impl MachinePlan {
     /// A machine that starts at once.
     pub fn new(number: u16) -> MachinePlan {
-        MachinePlan {
-            number,
-            starts: Span::ZERO,
-            schema: crate::kv::NEWEST_SCHEMA,
-            twin_of: None,
-            copies_disk: false,
-        }
+        MachinePlan { number, starts: Span::ZERO, schema: crate::kv::NEWEST_SCHEMA, twin_of: None, copies_disk: false }
     }
 
     /// Under which identity it runs.

@@ -86,7 +86,10 @@ fn lives(world: &mut World, options: &Options, facts: &mut Facts) -> Result<(), 
     world.agree(world.time + 4 * SECONDS, "they do not agree again")?;
     if world.sessions() != agreed {
         let (then, now) = (agreed, world.sessions());
-        return Err(Broken::new("agreement", format!("they agreed on {then:?} and left it for {now:?} without a fault")));
+        return Err(Broken::new(
+            "agreement",
+            format!("they agreed on {then:?} and left it for {now:?} without a fault"),
+        ));
     }
     let done = world.done() - before;
     if done < asked.len() as u64 {

@@ -47,10 +47,10 @@ fn may_heal(damaged: &View, nodes: &[(u16, Option<View>)]) -> bool {
     known.iter().filter(|node| whole(node)).count() * 2 > known.len()
 }
 
-/// Whether all who hold a log are damaged: then nothing happens until the operator decides.
+/// Whether all known nodes who hold a log are damaged: then nothing is done until the operator decides.
 pub fn waits_for_operator(nodes: &[(u16, Option<View>)]) -> bool {
-    let mut holders =
-        nodes.iter().filter_map(|(_, view)| view.as_ref()).filter(|view| view.founding.is_some()).peekable();
+    let counts = |view: &&View| view.founding.is_some() && view.nodes.get(&view.me).is_some_and(|seen| seen.known);
+    let mut holders = nodes.iter().filter_map(|(_, view)| view.as_ref()).filter(counts).peekable();
     holders.peek().is_some() && holders.all(|view| view.damaged)
 }
 

@@ -30,7 +30,8 @@ impl Marks {
         if confirmed * 2 > known.len() {
             return Ok(());
         }
-        let reason = format!("session {session} is backed, and {confirmed} of {} known nodes confirmed it", known.len());
+        let reason =
+            format!("session {session} is backed, and {confirmed} of {} known nodes confirmed it", known.len());
         Err(broken(reason))
     }
 }
@@ -41,7 +42,8 @@ pub(super) fn said(done: &DoneMark, mark: Option<(Session, u64)>) -> Result<(), 
     if done.held * 2 <= done.of || since_mark {
         return Ok(());
     }
-    let reason = format!("entry {} is done by majority in {}, before that session's own mark", done.index, done.session);
+    let reason =
+        format!("entry {} is done by majority in {}, before that session's own mark", done.index, done.session);
     Err(broken(reason))
 }
 

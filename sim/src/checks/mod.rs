@@ -45,9 +45,9 @@ mod effects_in_order;
 #[cfg(test)]
 mod forged;
 mod known_one_by_one;
-mod marks;
 mod ledger;
 pub mod limits;
+mod marks;
 pub mod no_panic;
 mod once_in_order;
 mod one_content;

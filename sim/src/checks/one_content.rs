@@ -18,15 +18,15 @@ pub(crate) fn broken(reason: String) -> Broken {
 }
 
 /// What an applied entry pays, in bytes of state that may be hashed for it: some 10 ns.
-const BYTES_PER_ENTRY: u64 = 8;
+const BYTES_PER_ENTRY: i64 = 8;
 
 /// The states that were hashed.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct States {
     /// The digest of the state after each log that was a checkpoint for somebody.
     digests: BTreeMap<Place, u64>,
-    /// What was paid for and not spent.
-    credit: u64,
+    /// What was paid for and not spent; below 0 when all nodes came along where one had made a checkpoint.
+    credit: i64,
     /// Whether the next checkpoint is where the first node comes along, or where the second does: a leader's steps end where
     /// its followers' do not.
     first: bool,
@@ -72,11 +72,11 @@ impl States {
         entries: u64,
     ) -> Result<(), Broken> {
         let came_first = ledger.hash(log, node.hash())?;
-        self.credit += entries * BYTES_PER_ENTRY;
+        self.credit += entries as i64 * BYTES_PER_ENTRY;
         let size = estimated_bytes(node);
         let compares = self.digests.contains_key(&log);
         if compares || self.credit >= size && came_first == self.first {
-            self.credit = self.credit.saturating_sub(size);
+            self.credit -= size;
             self.first ^= !compares;
             self.looks(log, node)?;
         }
@@ -95,8 +95,8 @@ impl States {
 }
 
 /// How large a state is, about.
-fn estimated_bytes(node: &AnyNode) -> u64 {
+fn estimated_bytes(node: &AnyNode) -> i64 {
     let state = node.state();
     let (values, words, others) = (state.map.len(), state.asked.len(), state.seen.len() + state.nodes.len());
-    (1000 + values * 64 + words * 12 + others * 40) as u64
+    (1000 + values * 64 + words * 12 + others * 40) as i64
 }

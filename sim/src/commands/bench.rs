@@ -65,7 +65,10 @@ impl Bench {
         }
         println!("dense, 10 nodes, 64-byte commands   {:>12.0} inputs a CPU-second", figures.dense.events_per_cpu_s);
         println!("dense, 50 nodes                     {:>12.0} inputs a CPU-second", figures.nodes_50.events_per_cpu_s);
-        println!("10 idle nodes for an hour           {:>12.0} times as fast as it lasts", figures.sparse.virtual_per_cpu);
+        println!(
+            "10 idle nodes for an hour           {:>12.0} times as fast as it lasts",
+            figures.sparse.virtual_per_cpu
+        );
         println!("three catch up with 100000 entries  {:>12.3} CPU-seconds by snapshot", figures.catchup.cpu_s);
         println!("                                    {:>12.3} CPU-seconds by log", figures.catchup_by_log.cpu_s);
         if let Some(bytes) = figures.peak_rss_bytes {

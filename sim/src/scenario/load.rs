@@ -89,7 +89,7 @@ fn check(scenario: &Scenario, text: &str) -> Result<(), Wrong> {
 }
 
 fn check_machines(scenario: &Scenario, nodes: Range<usize>) -> Result<BTreeSet<u16>, Wrong> {
-    if !(1..=MACHINES_AT_MOST).contains(&scenario.nodes) {
+    if scenario.nodes > MACHINES_AT_MOST || scenario.nodes == 0 && scenario.machines.is_empty() {
         return Err(Wrong(nodes, format!("`nodes` is {}, expected 1 to {MACHINES_AT_MOST}", scenario.nodes)));
     }
     let mut all: BTreeSet<u16> = (1..=scenario.nodes).collect();

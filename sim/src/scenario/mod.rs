@@ -29,6 +29,7 @@ pub struct Scenario {
     #[serde(default = "one")]
     pub seed: u64,
     /// Machines 1 to this one start at once.
+    #[serde(default)]
     pub nodes: u16,
     /// Machines that start later or otherwise: those of a number up to `nodes` replace what that says.
     #[serde(default, rename = "machine", skip_serializing_if = "Vec::is_empty")]

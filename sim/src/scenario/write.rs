@@ -23,7 +23,7 @@ impl Scenario {
             why: why.to_owned(),
             report: None,
             seed: plan.seed,
-            nodes: plan.machines.len() as u16,
+            nodes: 0,
             machines: plan.machines.iter().cloned().map(|machine| Spanned::new(0..0, machine)).collect(),
             config: plan.config.clone(),
             weather: plan.weather.clone(),

@@ -138,8 +138,9 @@ impl World {
         }
         let sender = self.machines[from].id;
         let seen = envelope.hash ^ u64::from(self.machines[from].number) << 40;
-        let message = Envelope::open(envelope)
-            .map_err(|error| Broken::new("readable", format!("a message of node {} is none: {error}", number_of(sender))))?;
+        let message = Envelope::open(envelope).map_err(|error| {
+            Broken::new("readable", format!("a message of node {} is none: {error}", number_of(sender)))
+        })?;
         self.step(to, Input::Message { from: sender, message }, Given::Message, seen)
     }
 }

@@ -9,8 +9,8 @@ use lockstep_replication::io::{Kept, Work, WorkFailed, Worked};
 use lockstep_replication::snapshot::Snapshot;
 use lockstep_replication::{Boot, Index, Replica, Restored, WorkId};
 
-use crate::dice::Roll;
 use super::node::translated;
+use crate::dice::Roll;
 use crate::kv::{Kv, OldKv, Version, asked_by};
 
 /// One node's store.

@@ -94,7 +94,13 @@ impl Rule {
     }
 
     /// The rule that a fault is.
-    pub(super) fn new(number: usize, fault: &Fault, until: u64, from: Option<usize>, to: Option<usize>) -> Option<Rule> {
+    pub(super) fn new(
+        number: usize,
+        fault: &Fault,
+        until: u64,
+        from: Option<usize>,
+        to: Option<usize>,
+    ) -> Option<Rule> {
         let Fault::Messages { kinds, skip, count, share, what, .. } = fault else { return None };
         let (kinds, skip, left, share, what) = (kinds.clone(), *skip, *count, *share, *what);
         Some(Rule { number, until, kinds, from, to, skip, left, share, what, seen: 0 })

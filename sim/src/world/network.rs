@@ -139,7 +139,8 @@ impl Network {
     pub fn heal(&mut self) {
         self.links.iter_mut().for_each(|link| link.blocked = 0);
         self.hops.fill(None);
-        self.weather = Weather { loss: 0, gossip_loss: 0, duplicates: 0, slow: 0, reorders: false, ..self.weather.clone() };
+        self.weather =
+            Weather { loss: 0, gossip_loss: 0, duplicates: 0, slow: 0, reorders: false, ..self.weather.clone() };
     }
 
     /// Whether a fault blocks this direction.

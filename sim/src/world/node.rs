@@ -205,9 +205,7 @@ fn work_from_old(work: Work<OldKv>) -> Work<Kv> {
         Work::Save(snapshot) => Work::Save(snapshot),
         Work::Trim { log_below, snapshots_but } => Work::Trim { log_below, snapshots_but },
         Work::Read { from, until, max_bytes } => Work::Read { from, until, max_bytes },
-        Work::Encode { capture, chunk_bytes } => {
-            Work::Encode { capture: Box::new(translated(&*capture)), chunk_bytes }
-        }
+        Work::Encode { capture, chunk_bytes } => Work::Encode { capture: Box::new(translated(&*capture)), chunk_bytes },
         Work::Decode { snapshot, raw_bytes_at_most } => Work::Decode { snapshot, raw_bytes_at_most },
     }
 }

@@ -29,7 +29,8 @@ impl World {
         let boot = Boot { starts: machine.disk.starts, nonce };
         let now = machine.clock.now(time);
         let node = AnyNode::start(machine.id, self.plan.config.clone(), seed, &machine.disk, boot, machine.schema, now);
-        let node = node.map_err(|why| Broken::new("restores", format!("node {} cannot start: {why}", machine.number)))?;
+        let node =
+            node.map_err(|why| Broken::new("restores", format!("node {} cannot start: {why}", machine.number)))?;
         machine.process = Some(Box::new(Process {
             node,
             boot,

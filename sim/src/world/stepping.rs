@@ -133,7 +133,8 @@ impl World {
             }
             Output::Stop(Stop::Disk(_) | Stop::Rejected(_)) => {
                 let machine = &self.machines[at];
-                let mut roll = self.dice.roll(Site::Crash, u64::from(machine.number), u64::from(machine.life) | 1 << 32);
+                let mut roll =
+                    self.dice.roll(Site::Crash, u64::from(machine.number), u64::from(machine.life) | 1 << 32);
                 return Ok(Some(End { down: roll.between(100, 1000) * MILLIS }));
             }
             Output::Applied(entry) => {

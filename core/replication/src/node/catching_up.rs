@@ -425,6 +425,8 @@ impl<A: App> Node<A> {
     /// Nothing is lost by it: the log is replayed from where this node stands.
     fn snapshot_failed(&mut self, t: &mut Turn<'_, A>, why: String) {
         self.counters.snapshots_failed += 1;
+        // There may be no leader now to replay the log from.
+        self.catching_up.stage = Stage::Idle;
         t.put(Output::Notice(Notice::Snapshot(format!("a snapshot could not be used, so the log is replayed: {why}"))));
         self.start_replay(t);
     }

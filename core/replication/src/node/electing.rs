@@ -291,27 +291,37 @@ impl<A: App> Node<A> {
         }
         let Part::Seeking(seeking) = &self.part else { return };
         if let Some(until) = seeking.yielding_until {
-            if t.at() >= until {
-                probe!("the better candidate did not open its session");
-                self.ask_all(t);
+            if t.at() < until {
+                return;
             }
-            return;
+            probe!("the better candidate did not open its session");
+            self.ask_all(t);
         }
-        let complete =
-            seeking.hears.is_empty() && self.peers.connected().all(|peer| seeking.answers.contains_key(&peer));
-        let may_elect = seeking.hears.is_empty() && self.may_elect(seeking);
-        let over = t.at() >= seeking.since + self.patience(seeking);
-        if may_elect && (over || complete && self.suffice(seeking)) {
-            if over {
-                probe!("patience for answers is over");
-            }
-            self.elect(t);
-        } else if over {
+        if self.may_elect_now(t.at()) {
+            return self.elect(t);
+        }
+        let Part::Seeking(seeking) = &self.part else { return };
+        if t.at() >= seeking.since + self.patience(seeking) {
             if seeking.hears.is_empty() {
                 t.put(Output::Notice(Notice::WaitingForPeers));
             }
             self.ask_all(t);
+            // Nobody may be there to be asked.
+            if self.may_elect_now(t.at()) {
+                self.elect(t);
+            }
         }
+    }
+
+    /// Whether the answers suffice to choose a leader, or nobody need be waited for any more.
+    fn may_elect_now(&self, now: Moment) -> bool {
+        let Part::Seeking(seeking) = &self.part else { return false };
+        let complete = self.peers.connected().all(|peer| seeking.answers.contains_key(&peer));
+        let over = now >= seeking.since + self.patience(seeking);
+        if over {
+            probe!("patience for answers is over");
+        }
+        seeking.hears.is_empty() && self.may_elect(seeking) && (over || complete && self.suffice(seeking))
     }
 
     /// Begins to collect answers, from the beginning.
@@ -531,7 +541,7 @@ impl<A: App> Node<A> {
 /// Whether a leader of this session must open a newer one for that node to be able to follow.
 fn must_open_above(session: Session, standing: &Standing) -> bool {
     let unheard = |confirmed: Session| confirmed.clock == session.clock && mutant!(EqualClockUnheard);
-    standing.confirmed.is_some_and(|confirmed| {
-        confirmed != session && confirmed.clock >= session.clock && !unheard(confirmed)
-    })
+    standing
+        .confirmed
+        .is_some_and(|confirmed| confirmed != session && confirmed.clock >= session.clock && !unheard(confirmed))
 }

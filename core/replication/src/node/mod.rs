@@ -301,6 +301,8 @@ impl<A: App> Node<A> {
             t.put(Output::Refuse { peer, reject: Reject::Full });
             return;
         };
+        // A start that was heard by gossip alone has no connection that could break.
+        record.gone |= !record.connected;
         record.connected = true;
         let standing = self.standing(t.at());
         t.send(peer, Message::Hello { standing, answer: false });
