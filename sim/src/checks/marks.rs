@@ -8,7 +8,7 @@ use lockstep_replication::{NodeId, Session};
 
 use super::Broken;
 
-/// Who confirmed what, and where a leader's mark stands.
+/// Who confirmed which session, on its disk.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Marks {
     confirmed: BTreeSet<(Session, NodeId)>,

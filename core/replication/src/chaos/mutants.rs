@@ -34,7 +34,7 @@ macro_rules! mutants {
 mutants! {
     // Catching up and gaps.
     LostChunkRestartsAll: "L13",
-        "A lost chunk is not asked for again: the transfer waits for it for 30 s, and then the log is replayed.";
+        "A lost chunk is not asked for again: the transfer runs out of patience, and the log is replayed.";
     LastEntryLost: "L13",
         "A hole is seen only before an entry that came: a lost last one is not missed.";
     HeadNotHeard: "L13",
