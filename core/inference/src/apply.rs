@@ -68,7 +68,7 @@ pub fn apply(state: &mut State, event: &Event, place: Place) {
             };
             create_task(state, *task, created);
         }
-        Event::TaskStatusChanged { task, status } => change(&mut state.tasks, task, |task| task.status = *status),
+        Event::TaskStatusChanged { task, status } => state.tasks.set_status(*task, *status),
         Event::TaskCancelled { task } => end_task(state, *task, |counts| counts.cancelled += 1),
         Event::TaskFinished { task, outcome: TaskOutcome::Done { .. } } => {
             end_task(state, *task, |counts| counts.done += 1);
@@ -100,12 +100,7 @@ fn delete_instance(state: &mut State, id: InstanceId) {
     for rank in &instance.ranks {
         state.runners.remove(&rank.runner);
     }
-    // The one place that looks through the tasks: instances go rarely.
-    if instance.tasks.live > 0 {
-        let its: Vec<TaskId> =
-            state.tasks.iter().filter(|(_, task)| task.instance == id).map(|(task, _)| *task).collect();
-        its.iter().for_each(|task| drop(state.tasks.remove(task)));
-    }
+    state.tasks.remove_of(id);
 }
 
 fn create_task(state: &mut State, id: TaskId, task: Task) {
@@ -113,11 +108,11 @@ fn create_task(state: &mut State, id: TaskId, task: Task) {
         return;
     }
     change(&mut state.instances, &task.instance, |instance| instance.tasks.live += 1);
-    state.tasks.insert(id, Arc::new(task));
+    state.tasks.insert(id, task);
 }
 
 fn end_task(state: &mut State, id: TaskId, count: impl FnOnce(&mut TaskCounts)) {
-    let Some(task) = state.tasks.remove(&id) else { return };
+    let Some(task) = state.tasks.remove(id) else { return };
     change(&mut state.instances, &task.instance, |instance| {
         instance.tasks.live = instance.tasks.live.saturating_sub(1);
         count(&mut instance.tasks);

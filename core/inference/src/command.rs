@@ -88,15 +88,30 @@ pub enum Command {
         /// The task.
         task: TaskId,
     },
+    /// Run a model where there is room for it; the leader chooses the nodes.
+    PlaceInstance {
+        /// Its id; [`Command::fill_ids`] draws one if the client gives none.
+        #[serde(default)]
+        instance: Option<InstanceId>,
+        /// The model.
+        model: ModelId,
+        /// On how many nodes, one rank each; if none is said, on as few as have room.
+        #[serde(default)]
+        ranks: Option<u32>,
+    },
 }
 
 impl Command {
     /// Puts fresh ids where the client gave none. `decide` draws nothing: it must come out the same each time.
     pub fn fill_ids(&mut self, fresh: impl FnOnce() -> [u8; 16]) {
         match self {
-            Command::CreateInstance { instance: id @ None, .. } => *id = Some(InstanceId(fresh())),
+            Command::CreateInstance { instance: id @ None, .. }
+            | Command::PlaceInstance { instance: id @ None, .. } => {
+                *id = Some(InstanceId(fresh()));
+            }
             Command::CreateTask { task: id @ None, .. } => *id = Some(TaskId(fresh())),
             Command::CreateInstance { instance: Some(_), .. }
+            | Command::PlaceInstance { instance: Some(_), .. }
             | Command::CreateTask { task: Some(_), .. }
             | Command::SetNodeInfo { .. }
             | Command::EvictNode { .. }

@@ -12,16 +12,22 @@ pub mod apply;
 pub mod command;
 pub mod decide;
 pub mod event;
+pub mod gateway;
 pub mod id;
+pub mod keyed_backoff;
 pub mod limits;
 pub mod observation;
+pub mod placement;
 pub mod refusal;
 pub mod runner;
 pub mod state;
+pub mod tasks;
 pub mod telemetry;
 #[cfg(test)]
 mod testing;
+pub mod traces;
 pub mod transient;
+pub mod worker;
 pub mod workload;
 
 use std::collections::BTreeSet;
@@ -51,8 +57,8 @@ impl App for Inference {
 
     const SCHEMA: u32 = 1;
 
-    fn decide(state: &State, _observed: &Observed<Self>, wish: Wish<Self>) -> Result<Vec<Event>, Refusal> {
-        decide::decide(state, wish)
+    fn decide(state: &State, observed: &Observed<Self>, wish: Wish<Self>) -> Result<Vec<Event>, Refusal> {
+        decide::decide(state, &observed.telemetry, wish)
     }
 
     fn apply(state: &mut State, event: &Event, place: Place) {

@@ -5,6 +5,7 @@
 
 use lockstep_replication::NodeId;
 
+use crate::id::ModelId;
 use crate::refusal::Refusal;
 use crate::state::{ModelCard, NodeInfo};
 
@@ -49,6 +50,11 @@ pub(crate) fn check_text(what: &str, text: &str, limit: usize) -> Result<(), Ref
         return Err(Refusal::ControlCharacter { what: what.into() });
     }
     Ok(())
+}
+
+/// Refuses ids that no card can have, before they come back in another refusal.
+pub(crate) fn check_model(model: &ModelId) -> Result<(), Refusal> {
+    check_text("the model id", &model.0, MODEL_CHARS)
 }
 
 /// Refuses a list with more than `limit` items.
@@ -114,7 +120,7 @@ pub(crate) fn listed_twice(nodes: &[NodeId]) -> Option<NodeId> {
 mod tests {
     use super::*;
     use crate::event::Event;
-    use crate::id::{InstanceId, ModelId, RunnerId};
+    use crate::id::{InstanceId, RunnerId};
     use crate::state::{Rank, RunnerStatus};
 
     #[test]

@@ -186,4 +186,66 @@ refusals! {
         /// The task.
         task: TaskId,
     } = "task_exists",
+
+    /// No node can be placed on.
+    #[error("model {model} cannot be placed: none of the {nodes} nodes that are up has told yet how much memory it has; try again in some seconds")]
+    NoneMeasured {
+        /// The model.
+        model: ModelId,
+        /// How many nodes are up.
+        nodes: u64,
+    } = "none_measured",
+    /// More ranks than nodes.
+    #[error("model {model} as {ranks} ranks needs a node for each: {nodes} can be placed on{}; ask for fewer ranks, or add nodes", besides(*.unmeasured))]
+    TooFewNodes {
+        /// The model.
+        model: ModelId,
+        /// How many ranks were asked for.
+        ranks: u32,
+        /// How many nodes are up and told how much memory they have.
+        nodes: u64,
+        /// How many more are up.
+        unmeasured: u64,
+    } = "too_few_nodes",
+    /// Not enough memory is free.
+    #[error("model {model} needs {needs}; the most free is {free}{}: delete instances, add a node, or choose a smaller model", besides(*.unmeasured))]
+    NoRoom {
+        /// The model.
+        model: ModelId,
+        /// How much, on how many nodes.
+        needs: String,
+        /// How much is free, on which nodes, most first.
+        free: String,
+        /// How many nodes are up that did not tell yet how much memory they have.
+        unmeasured: u64,
+    } = "no_room",
+}
+
+/// A size in memory, as people say it.
+pub(crate) fn size(bytes: u64) -> String {
+    let units = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
+    let Some(unit) = (1..=units.len()).rev().find(|unit| bytes >> (10 * unit) > 0) else {
+        return format!("{bytes} bytes");
+    };
+    let tenths = (u128::from(bytes) * 10) >> (10 * unit);
+    format!("{}.{} {}", tenths / 10, tenths % 10, units[unit - 1])
+}
+
+fn besides(unmeasured: u64) -> String {
+    match unmeasured {
+        0 => String::new(),
+        1 => " (1 more has not told yet how much memory it has)".to_owned(),
+        _ => format!(" ({unmeasured} more have not told yet how much memory they have)"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::size;
+
+    #[test]
+    fn sizes_read_well() {
+        let said: Vec<String> = [0, 1023, 1024, 1536 << 10, 34 << 30, u64::MAX].map(size).into();
+        assert_eq!(said, ["0 bytes", "1023 bytes", "1.0 KiB", "1.5 MiB", "34.0 GiB", "15.9 EiB"]);
+    }
 }

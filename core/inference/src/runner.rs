@@ -118,6 +118,9 @@ pub enum FromRunner {
         /// The steps, in order.
         spans: Vec<TraceSpan>,
     },
+    /// It is at work and has nothing to say. A runner that has something to do and says nothing at all for too long is
+    /// ended.
+    Alive,
 }
 
 fn one() -> u32 {

@@ -7,7 +7,8 @@ use imbl::OrdMap;
 use lockstep_replication::{Hash, NodeId, Wall};
 use serde::{Deserialize, Serialize};
 
-use crate::id::{InstanceId, ModelId, RunnerId, TaskId};
+use crate::id::{InstanceId, ModelId, RunnerId};
+use crate::tasks::Tasks;
 
 /// What all nodes agree on. Serialises canonically: equal states give equal bytes.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -23,7 +24,7 @@ pub struct State {
     /// The runners of all instances.
     pub runners: OrdMap<RunnerId, Arc<Runner>>,
     /// The tasks that have not ended. One that ended leaves, and is counted in its instance.
-    pub tasks: OrdMap<TaskId, Arc<Task>>,
+    pub tasks: Tasks,
 }
 
 /// A machine of the cluster.
@@ -246,14 +247,15 @@ pub enum TaskOutcome {
 }
 
 impl State {
-    /// The available instance of this model with the fewest live tasks, the smallest id among equals.
+    /// The available instance of this model with the fewest live tasks, the smallest id among equals. One that still
+    /// loads comes after all that are ready: a task would wait there while others could take it.
     ///
     /// It looks at each instance and at no task. An instance is a model in somebody's memory: there are tens of them.
     pub fn least_loaded(&self, model: &ModelId) -> Option<InstanceId> {
         self.instances
             .iter()
             .filter(|(_, instance)| instance.model == *model && self.is_available(instance))
-            .min_by_key(|(id, instance)| (instance.tasks.live, **id))
+            .min_by_key(|(id, instance)| (!self.is_ready(instance), instance.tasks.live, **id))
             .map(|(id, _)| *id)
     }
 
@@ -266,6 +268,14 @@ impl State {
             let failed = |runner: &Arc<Runner>| matches!(runner.status, RunnerStatus::Failed { .. });
             self.nodes.get(&rank.node).is_some_and(|node| !lost(node))
                 && self.runners.get(&rank.runner).is_some_and(|runner| !failed(runner))
+        })
+    }
+
+    /// Whether each of an instance's runners waits for tasks, or works on one.
+    pub fn is_ready(&self, instance: &Instance) -> bool {
+        instance.ranks.iter().all(|rank| {
+            let status = self.runners.get(&rank.runner).map(|runner| &runner.status);
+            matches!(status, Some(RunnerStatus::Ready | RunnerStatus::Running))
         })
     }
 

@@ -1,4 +1,4 @@
-//! What a node says of itself with each beat: kept by the leader in memory, never in the log.
+//! What a node says of itself with each beat: kept by every node in memory, never in the log.
 
 use serde::{Deserialize, Serialize};
 

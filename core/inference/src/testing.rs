@@ -11,14 +11,18 @@ use crate::decide::decide;
 use crate::event::Event;
 use crate::id::{InstanceId, ModelId, TaskId};
 use crate::observation::Observation;
+use crate::placement::Measured;
 use crate::refusal::Refusal;
 use crate::state::{InputName, ModelCard, State, TaskKind};
+use crate::telemetry::Telemetry;
 
 /// A state, and how many events made it. Each event is stamped with the number of those before it, in milliseconds.
 #[derive(Clone, Default)]
 pub(crate) struct Cluster {
     pub(crate) state: State,
     pub(crate) events: u64,
+    /// What the nodes said of themselves.
+    pub(crate) measured: Measured,
 }
 
 impl Cluster {
@@ -65,13 +69,20 @@ impl Cluster {
         self.wish(Wish::Liveness(NodeId::example(node), liveness)).unwrap()
     }
 
+    /// A node says that it has 1024 GiB of memory, and so many of them free.
+    pub(crate) fn measure(&mut self, node: u8, free_gib: u64) {
+        let [memory_total_bytes, memory_free_bytes] = [1024, free_gib].map(|gib| gib << 30);
+        let telemetry = Telemetry { memory_total_bytes, memory_free_bytes, ..Telemetry::default() };
+        self.measured.insert(NodeId::example(node), telemetry);
+    }
+
     /// How many live tasks an instance counts.
     pub(crate) fn live(&self, n: u8) -> u32 {
         self.state.instances[&instance(n)].tasks.live
     }
 
     fn wish(&mut self, wish: Wish<Inference>) -> Result<Vec<Event>, Refusal> {
-        let events = decide(&self.state, wish)?;
+        let events = decide(&self.state, &self.measured, wish)?;
         events.iter().for_each(|event| self.apply(event));
         Ok(events)
     }

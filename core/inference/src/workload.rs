@@ -10,6 +10,7 @@ use crate::apply::apply;
 use crate::command::Command;
 use crate::decide::decide;
 use crate::id::{InstanceId, ModelId, TaskId};
+use crate::placement::Measured;
 use crate::state::{InputName, ModelCard, NodeInfo, State, TaskKind, TaskOutcome, TaskStatus};
 
 const NODES: usize = 6;
@@ -186,7 +187,7 @@ impl Iterator for Workload {
 
     fn next(&mut self) -> Option<Command> {
         let command = self.draw();
-        let events = decide(&self.state, Wish::Command(command.clone()))
+        let events = decide(&self.state, &Measured::new(), Wish::Command(command.clone()))
             .expect("the workload wishes for nothing that its own state refuses");
         let place = Place { index: Index(self.taken), stamp: Wall(self.taken) };
         events.iter().for_each(|event| apply(&mut self.state, event, place));
@@ -268,12 +269,12 @@ mod tests {
     }
 
     #[test]
-    fn every_kind_of_command_but_eviction_comes_up() {
+    fn every_kind_of_command_comes_up_but_eviction_and_placing() {
         let kinds: std::collections::BTreeSet<String> = Workload::new(5)
             .take(20_000)
             .map(|command| format!("{command:?}").split(' ').next().unwrap_or_default().to_owned())
             .collect();
         assert_eq!(kinds.len(), 10, "{kinds:?}");
-        assert!(!kinds.contains("EvictNode"));
+        assert!(!kinds.contains("EvictNode") && !kinds.contains("PlaceInstance"));
     }
 }

@@ -10,6 +10,7 @@ use lockstep_inference::command::Command;
 use lockstep_inference::event::Event;
 use lockstep_inference::id::{InstanceId, ModelId, RunnerId, TaskId};
 use lockstep_inference::observation::Observation;
+use lockstep_inference::placement::Measured;
 use lockstep_inference::refusal::Refusal;
 use lockstep_inference::state::{
     InputName, ModelCard, NodeInfo, Rank, RunnerStatus, State, TaskKind, TaskOutcome, TaskStatus,
@@ -71,6 +72,8 @@ fn commands() -> Vec<Command> {
         Command::FinishTask { task, outcome: failure() },
         Command::CancelTask { task },
         Command::DeleteTask { task },
+        Command::PlaceInstance { instance: Some(INSTANCE), model: model(), ranks: Some(2) },
+        Command::PlaceInstance { instance: None, model: model(), ranks: None },
     ]
 }
 
@@ -156,6 +159,7 @@ fn command_number(command: &Command) -> u8 {
         Command::FinishTask { .. } => 8,
         Command::CancelTask { .. } => 9,
         Command::DeleteTask { .. } => 10,
+        Command::PlaceInstance { .. } => 11,
     }
 }
 
@@ -190,7 +194,7 @@ fn each_command_is_written_as_it_always_was() {
         assert_eq!(postcard::to_stdvec(command).unwrap()[0], command_number(command), "{command:?}");
     }
     let numbers: BTreeSet<u8> = commands.iter().map(command_number).collect();
-    assert_eq!(numbers, (0..11).collect(), "a command has no example here");
+    assert_eq!(numbers, (0..12).collect(), "a command has no example here");
     insta::assert_snapshot!(both_forms(&commands));
 }
 
@@ -205,6 +209,7 @@ fn observations_and_refusals_have_both_forms() {
         Refusal::TooLong { what: "the model id".into(), found: 201, limit: 200 },
         Refusal::ModelInUse { model: model(), instance: INSTANCE },
         Refusal::UnknownTask { task: TASK },
+        Refusal::TooFewNodes { model: model(), ranks: 3, nodes: 2, unmeasured: 1 },
     ]);
 }
 
@@ -213,7 +218,7 @@ fn grown(commands: usize) -> State {
     let mut state = State::default();
     let mut n = 0;
     let mut wish = |wish: Wish<Inference>| {
-        for event in decide(&state, wish).unwrap() {
+        for event in decide(&state, &Measured::new(), wish).unwrap() {
             apply(&mut state, &event, Place { index: Index(n), stamp: Wall(1_790_000_000_000 + n) });
             n += 1;
         }

@@ -59,6 +59,8 @@ pub struct Config {
     pub repair_linger: Span,
     /// From so many askers on a repair is broadcast.
     pub repair_broadcast_from: usize,
+    /// From so many holes on they are not asked for one by one: a replay brings all of them in one round trip.
+    pub repair_holes: usize,
     /// The most entries in a repair; what is longer is a replay.
     pub repair_entries: u64,
     /// The most bytes in a repair.
@@ -156,6 +158,7 @@ impl Default for Config {
             nack_patience: Span::seconds(5),
             repair_linger: Span::millis(25),
             repair_broadcast_from: 3,
+            repair_holes: 8,
             repair_entries: 1000,
             repair_bytes: 256 << 10,
             repair_broadcast_bytes: 32 << 10,

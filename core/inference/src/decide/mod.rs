@@ -1,4 +1,5 @@
-//! The leader's decisions: which events a wish becomes, or why it is refused. Pure functions of the state and the wish.
+//! The leader's decisions: which events a wish becomes, or why it is refused. Pure functions of the state, of what
+//! the nodes said of themselves, and of the wish.
 
 mod models;
 mod nodes;
@@ -9,21 +10,23 @@ use lockstep_replication::Wish;
 use crate::Inference;
 use crate::command::Command;
 use crate::event::Event;
+use crate::placement::Measured;
 use crate::refusal::Refusal;
 use crate::state::State;
 
-/// The events that grant a wish; none if the state is as wished already.
+/// The events that grant a wish; none if the state is as wished already. `measured` is what the nodes said last of
+/// themselves.
 ///
 /// Only commands are refused: what a node saw, and what the leader hears of it, is so whether one likes it or not.
-pub fn decide(state: &State, wish: Wish<Inference>) -> Result<Vec<Event>, Refusal> {
+pub fn decide(state: &State, measured: &Measured, wish: Wish<Inference>) -> Result<Vec<Event>, Refusal> {
     match wish {
-        Wish::Command(command) => grant(state, command),
+        Wish::Command(command) => grant(state, measured, command),
         Wish::Observation(node, observation) => Ok(nodes::observed(state, node, observation)),
         Wish::Liveness(node, liveness) => Ok(nodes::heard(state, node, liveness)),
     }
 }
 
-fn grant(state: &State, command: Command) -> Result<Vec<Event>, Refusal> {
+fn grant(state: &State, measured: &Measured, command: Command) -> Result<Vec<Event>, Refusal> {
     match command {
         Command::SetNodeInfo { node, info } => nodes::set_info(state, node, info),
         Command::EvictNode { node } => nodes::evict(state, node),
@@ -38,5 +41,8 @@ fn grant(state: &State, command: Command) -> Result<Vec<Event>, Refusal> {
         Command::FinishTask { task, outcome } => tasks::finish(state, task, outcome),
         Command::CancelTask { task } => tasks::cancel(state, task),
         Command::DeleteTask { task } => tasks::delete(state, task),
+        Command::PlaceInstance { instance, model, ranks } => {
+            models::place_instance(state, measured, instance, model, ranks)
+        }
     }
 }

@@ -4,7 +4,8 @@ use lockstep_replication::NodeId;
 
 use crate::event::Event;
 use crate::id::{InstanceId, ModelId, RunnerId};
-use crate::limits;
+use crate::limits::{self, check_model};
+use crate::placement::{self, Measured};
 use crate::refusal::Refusal;
 use crate::state::{ModelCard, NodeStatus, Rank, State};
 
@@ -64,16 +65,22 @@ pub(super) fn create_instance(
     Ok(vec![Event::InstanceCreated { instance, model, ranks }])
 }
 
+pub(super) fn place_instance(
+    state: &State,
+    measured: &Measured,
+    instance: Option<InstanceId>,
+    model: ModelId,
+    ranks: Option<u32>,
+) -> Result<Vec<Event>, Refusal> {
+    let nodes = placement::plan(state, measured, &model, ranks)?;
+    create_instance(state, instance, model, &nodes)
+}
+
 pub(super) fn delete_instance(state: &State, instance: InstanceId) -> Result<Vec<Event>, Refusal> {
     if !state.instances.contains_key(&instance) {
         return Err(Refusal::UnknownInstance { instance });
     }
     Ok(vec![Event::InstanceDeleted { instance }])
-}
-
-/// Refuses ids that no card can have, before they come back in another refusal.
-pub(super) fn check_model(model: &ModelId) -> Result<(), Refusal> {
-    limits::check_text("the model id", &model.0, limits::MODEL_CHARS)
 }
 
 fn check_present(state: &State, node: NodeId) -> Result<(), Refusal> {

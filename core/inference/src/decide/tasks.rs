@@ -2,14 +2,13 @@
 
 use lockstep_replication::NodeId;
 
-use super::models::check_model;
 use crate::event::Event;
 use crate::id::{ModelId, TaskId};
-use crate::limits;
+use crate::limits::{self, check_model};
 use crate::refusal::Refusal;
 use crate::state::{InputName, State, Task, TaskKind, TaskOutcome, TaskStatus};
 
-/// An instance that still loads takes tasks too: they wait for it.
+/// An instance that still loads takes tasks too, if none is ready: they wait for it.
 pub(super) fn create(
     state: &State,
     task: Option<TaskId>,
@@ -108,6 +107,24 @@ mod tests {
         cluster.see(3, is(RunnerStatus::Connecting));
         cluster.ask(Command::CancelTask { task: task(1) }).unwrap();
         assert_eq!(route(&mut cluster, 5), instance(1));
+    }
+
+    #[test]
+    fn a_ready_instance_comes_before_one_that_still_loads() {
+        let mut cluster = Cluster::with_instances(&[&[1], &[2, 3], &[4]]);
+        let mut set = |cluster: &mut Cluster, node, n, rank, status| {
+            cluster.see(node, Observation::Runner { runner: RunnerId::of(instance(n), rank), status });
+        };
+        set(&mut cluster, 1, 0, 0, RunnerStatus::Loading { percent: 90 });
+        set(&mut cluster, 2, 1, 0, RunnerStatus::Ready);
+        assert_eq!(route(&mut cluster, 1), instance(0), "one rank of two is not all of them");
+        set(&mut cluster, 3, 1, 1, RunnerStatus::Running);
+        assert_eq!([2, 3, 4].map(|n| route(&mut cluster, n)), [instance(1); 3]);
+        set(&mut cluster, 4, 2, 0, RunnerStatus::Ready);
+        assert_eq!([5, 6, 7, 8].map(|n| route(&mut cluster, n)), [2, 2, 2, 1].map(instance));
+        set(&mut cluster, 3, 1, 1, RunnerStatus::Failed { reason: "killed".into() });
+        set(&mut cluster, 4, 2, 0, RunnerStatus::WarmingUp);
+        assert_eq!(route(&mut cluster, 9), instance(0), "only those that load are left");
     }
 
     #[test]

@@ -9,6 +9,7 @@ pub const PROBES: &[&str] = &[
     "an offer is asked for again, or the log is replayed without",
     "a replay is asked for again by a new connection",
     "a replay stood still and is asked for anew",
+    "there are too many holes to be asked for one by one",
     "a hole is too large for a repair",
     "a hole closed before its NACK",
     "a hole is given up for a catch-up",

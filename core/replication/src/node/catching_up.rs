@@ -213,6 +213,12 @@ impl<A: App> Node<A> {
         }
         match self.gap.fire(t.at(), &mut self.rng, &self.config) {
             None => {}
+            Some(Ask::Nack { .. }) if self.buffer.has_holes(self.config.repair_holes) => {
+                probe!("there are too many holes to be asked for one by one");
+                self.counters.escalations += 1;
+                self.begin_run(t);
+                self.start_replay(t);
+            }
             Some(Ask::Nack { from, until }) => {
                 let Part::Following(following) = &self.part else { return };
                 let session = following.session;

@@ -137,6 +137,13 @@ impl OrderedBuffer {
         (from < head_next).then_some((from, head_next))
     }
 
+    /// Whether there are so many holes, between here and the highest record that waits.
+    pub fn has_holes(&self, at_least: usize) -> bool {
+        let mut from = self.next;
+        let is_hole = |index: &&Index| **index > std::mem::replace(&mut from, index.plus(1));
+        self.waiting.keys().filter(is_hole).take(at_least).count() == at_least
+    }
+
     /// How many records wait.
     pub fn len(&self) -> usize {
         self.waiting.len()
@@ -181,6 +188,19 @@ mod tests {
         buffer.insert(record(5, b"x"), &config);
         assert_eq!((drain(&mut buffer), buffer.next(), buffer.bytes()), (vec![5, 6, 7], Index(8), 1));
         assert_eq!(buffer.insert(record(6, b"x"), &config), Inserted::Duplicate);
+    }
+
+    #[test]
+    fn holes_are_counted_up_to_the_highest_record() {
+        let (mut buffer, config) = (OrderedBuffer::new(Index(5)), Config::default());
+        assert!(!buffer.has_holes(1));
+        for index in [7, 8, 10, 20] {
+            buffer.insert(record(index, b"x"), &config);
+        }
+        assert!(buffer.has_holes(3) && !buffer.has_holes(4), "5 to 6, 9, 11 to 19");
+        buffer.insert(record(5, b"x"), &config);
+        buffer.insert(record(6, b"x"), &config);
+        assert!(buffer.has_holes(2) && !buffer.has_holes(3));
     }
 
     #[test]

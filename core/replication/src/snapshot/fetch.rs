@@ -18,8 +18,9 @@ const CHUNKS_AT_MOST: u64 = 2048;
 /// A chunk is late after so many times as long as chunks take.
 const LATE_TIMES: u64 = 8;
 
-/// The wait for one chunk doubles with each try, so often at most: a slow link is not made slower by asking again.
-const DOUBLINGS_AT_MOST: u32 = 3;
+/// The wait for a chunk doubles with each time that a source is asked for it, so often at most: a slow link is not made
+/// slower by asking again, and one that was bad for a while is soon found to be good.
+const DOUBLINGS_AT_MOST: u32 = 2;
 
 /// One transfer of one snapshot. Memory grows with the chunks that came, never with what a peer announces.
 #[derive(Clone, Debug)]
@@ -57,6 +58,8 @@ struct Wanted {
 #[derive(Clone, Copy, Debug)]
 struct Asked {
     since: Moment,
+    /// How often it was sent.
+    times: u32,
     /// Until when this source is not asked for the chunk again; none once that time is over.
     until: Option<Moment>,
     /// Its answer came and was wrong.
@@ -272,10 +275,11 @@ impl Fetch {
         let usual = self.chunk_takes.map_or(Span::ZERO, |span| span.times(LATE_TIMES)).max(config.chunk_within);
         let wanted = self.wanted.entry(chunk).or_default();
         // Where chunks do come it is known how long they take: one that does not was rather lost, however often.
-        let doublings = wanted.tries.min(if self.chunk_takes.is_some() { 1 } else { DOUBLINGS_AT_MOST });
+        let times = wanted.asked.get(&source).map_or(0, |asked| asked.times);
+        let doublings = times.min(if self.chunk_takes.is_some() { 1 } else { DOUBLINGS_AT_MOST });
         let within = usual.times(1 << doublings);
         let within = if buggify!("a chunk is soon asked for again") { Span::millis(20) } else { within };
-        wanted.asked.insert(source, Asked { since: now, until: Some(now + within), wrong: false });
+        wanted.asked.insert(source, Asked { since: now, times: times + 1, until: Some(now + within), wrong: false });
         if wanted.tries > 0 {
             probe!("a chunk is asked for again");
             self.retried += 1;

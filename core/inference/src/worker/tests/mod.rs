@@ -1,0 +1,6 @@
+//! Conversations of workers with runners that are played.
+
+mod lives;
+mod stage;
+mod tasks;
+mod world;
