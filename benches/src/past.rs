@@ -58,6 +58,7 @@ impl Past {
             | Command::AddCard { .. }
             | Command::DeleteCard { .. }
             | Command::CreateInstance { .. }
+            | Command::PlaceInstance { .. }
             | Command::CreateTask { .. } => true,
         };
         Past::of(Workload::new(SEED).take(commands).filter(adds))
@@ -65,18 +66,29 @@ impl Past {
 
     /// The log of these commands. Those that are refused leave no entry.
     fn of(commands: impl Iterator<Item = Command>) -> Past {
+        let mut past = Past::beginning();
+        for (n, command) in (1..).zip(commands) {
+            if let Ok(events) = decide(past.replica.state(), command) {
+                past.decided(n, events);
+            }
+        }
+        past
+    }
+
+    /// What each log begins with.
+    pub(crate) fn beginning() -> Past {
         let mut past = Past { records: Vec::new(), replica: Replica::default() };
         let founding = Some(Founding { id: 7, known: vec![(LEADER, Some(DISK))] });
         past.push(Body::Opened(Opened { session: SESSION, founding }));
         past.push(Body::Backed);
         past.push(Body::Generation { node: LEADER, generation: 1 });
-        for (n, command) in (1..).zip(commands) {
-            if let Ok(events) = decide(past.replica.state(), command) {
-                let proposal = Some(ProposalId { node: LEADER, generation: 1, n });
-                past.push(Body::Decided(Decided { proposal, command: None, events }));
-            }
-        }
         past
+    }
+
+    /// Adds what was decided on the leader's nth proposal.
+    pub(crate) fn decided(&mut self, n: u64, events: Vec<Event>) {
+        let proposal = Some(ProposalId { node: LEADER, generation: 1, n });
+        self.push(Body::Decided(Decided { proposal, command: None, events }));
     }
 
     fn push(&mut self, body: Body<Inference>) {

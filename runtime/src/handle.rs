@@ -4,8 +4,12 @@ use std::sync::Arc;
 
 use lockstep_inference::Inference;
 use lockstep_inference::command::Command;
+use lockstep_inference::observation::Observation;
+use lockstep_inference::placement::Measured;
+use lockstep_inference::transient::Transient;
 use lockstep_replication::io::NotTaken;
-use lockstep_replication::{CommandId, Input, Operator, Outcome, Replica, View};
+use lockstep_replication::{CommandId, Input, NodeId, Operator, Outcome, Replica, Span, View};
+use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot, watch};
 
 /// What the node task publishes after each round of steps. Cheap to clone.
@@ -15,6 +19,8 @@ pub struct Published {
     pub replica: Replica<Inference>,
     /// The node's facts.
     pub view: View,
+    /// What the nodes said last of themselves: where an instance would be placed now follows from it.
+    pub measured: Measured,
 }
 
 /// What the node task is asked.
@@ -70,12 +76,41 @@ impl NodeHandle {
         Ok(outcome)
     }
 
+    /// As [`Self::command`], without waiting for a place: none is [`NotTaken::Full`].
+    pub fn try_command(&self, command: Command) -> Result<oneshot::Receiver<Outcome<Inference>>, NotTaken> {
+        let (reply, outcome) = oneshot::channel();
+        self.offer(Request::Command { id: None, command: Box::new(command), reply })?;
+        Ok(outcome)
+    }
+
+    /// Has this ordered, without waiting for a place. A newer one of the same key replaces it.
+    pub fn observe(&self, observation: Observation) -> Result<(), NotTaken> {
+        self.offer(Request::Input(Box::new(Input::Observe(observation))))
+    }
+
+    /// Sends a signal of one request to a node, without waiting for a place. It may be lost anyway.
+    pub fn transient(&self, to: NodeId, transient: Transient) -> Result<(), NotTaken> {
+        self.offer(Request::Input(Box::new(Input::Transient { to: Some(to), transient })))
+    }
+
+    /// Tells the others that this node may stall for so long, without waiting for a place.
+    pub fn busy(&self, span: Span) -> Result<(), NotTaken> {
+        self.offer(Request::Input(Box::new(Input::Busy(span))))
+    }
+
+    fn offer(&self, request: Request) -> Result<(), NotTaken> {
+        self.requests.try_send(request).map_err(|error| match error {
+            TrySendError::Full(_) => NotTaken::Full,
+            TrySendError::Closed(_) => NotTaken::Leaving,
+        })
+    }
+
     /// Passes the operator's hand on.
     pub async fn operator(&self, operator: Operator) -> Result<(), NotTaken> {
         self.requests.send(Request::Operator(operator)).await.map_err(|_| NotTaken::Leaving)
     }
 
-    /// Passes an observation, telemetry or a transient on.
+    /// Passes an observation or telemetry on.
     pub async fn input(&self, input: Input<Inference>) -> Result<(), NotTaken> {
         self.requests.send(Request::Input(Box::new(input))).await.map_err(|_| NotTaken::Leaving)
     }

@@ -8,7 +8,9 @@ pub mod driver;
 pub mod handle;
 pub mod logging;
 pub mod network;
+pub mod runners;
 pub mod store;
+pub mod work;
 
 use std::process::ExitCode;
 

@@ -9,6 +9,7 @@
 pub mod api;
 pub mod binary;
 pub mod cluster;
+pub mod inference;
 pub mod node;
 pub mod proxy;
 pub mod wait;

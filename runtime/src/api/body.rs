@@ -47,12 +47,17 @@ pub(crate) fn unsupported(wanted: &str) -> ApiError {
 
 /// The bytes of a JSON body. A page of another site cannot send this type without asking first, which it is refused.
 pub(crate) async fn json_bytes(request: Request) -> Result<Bytes, ApiError> {
+    json_bytes_of(request, COMMAND_BYTES_AT_MOST).await
+}
+
+/// As [`json_bytes`], of a route whose own limit on bodies is this one.
+pub(crate) async fn json_bytes_of(request: Request, limit: usize) -> Result<Bytes, ApiError> {
     if Media::of(request.headers()) != Some(Media::Json) {
         return Err(unsupported("application/json"));
     }
     match tokio::time::timeout(BODY_WITHIN, Bytes::from_request(request, &())).await {
         Ok(Ok(bytes)) => Ok(bytes),
-        Ok(Err(rejection)) => Err(unreadable(rejection)),
+        Ok(Err(rejection)) => Err(unreadable(rejection, limit)),
         Err(_) => {
             let message = format!("The body did not come within {} s.", BODY_WITHIN.as_secs());
             Err(ApiError::new(StatusCode::REQUEST_TIMEOUT, "body_timeout", message))
@@ -60,9 +65,9 @@ pub(crate) async fn json_bytes(request: Request) -> Result<Bytes, ApiError> {
     }
 }
 
-fn unreadable(rejection: BytesRejection) -> ApiError {
+fn unreadable(rejection: BytesRejection, limit: usize) -> ApiError {
     if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE {
-        let message = format!("The body may have at most {COMMAND_BYTES_AT_MOST} bytes.");
+        let message = format!("The body may have at most {limit} bytes.");
         return ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", message);
     }
     ApiError::bad_request("unreadable_body", sentence(rejection.body_text()))

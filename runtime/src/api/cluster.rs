@@ -42,7 +42,7 @@ pub(crate) async fn cluster(State(shared): State<Shared>, uri: Uri) -> Result<Re
 }
 
 fn document(context: &Context, published: &Published, hash: bool) -> serde_json::Result<Value> {
-    let Published { replica, view } = published;
+    let Published { replica, view, measured: _ } = published;
     let mut document = serde_json::to_value(view)?;
     // Of the state itself: it goes with the hash.
     document["next"] = json!(replica.next());

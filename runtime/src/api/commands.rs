@@ -46,7 +46,8 @@ async fn one(shared: Shared, key: Option<CommandId>, request: Request) -> Result
     Ok(reply.into_response())
 }
 
-fn key(headers: &HeaderMap) -> Result<Option<CommandId>, ApiError> {
+/// The client's name for its command, from the header.
+pub(crate) fn key(headers: &HeaderMap) -> Result<Option<CommandId>, ApiError> {
     let mut keys = headers.get_all(KEY_HEADER).iter();
     let Some(key) = keys.next() else { return Ok(None) };
     if keys.next().is_some() {

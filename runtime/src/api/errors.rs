@@ -10,19 +10,28 @@ use serde_json::{Map, Value, json};
 
 use super::reply::Reply;
 
-/// Why a request was not answered as asked. Its JSON form is `{"error": {"code": …, "message": …}}`.
+/// Why a request was not answered as asked. Its JSON form is that of OpenAI's API:
+/// `{"error": {"code": …, "message": …, "type": …, "param": …}}`.
 #[derive(Debug)]
 pub(crate) struct ApiError {
     status: StatusCode,
     code: &'static str,
     message: String,
+    /// The field of the request that is wrong.
+    param: Option<String>,
     facts: Map<String, Value>,
 }
 
 impl ApiError {
     /// An error with a status, a code that programs may rely on, and a sentence for people.
     pub(crate) fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
-        ApiError { status, code, message: message.into(), facts: Map::new() }
+        ApiError { status, code, message: message.into(), param: None, facts: Map::new() }
+    }
+
+    /// Names the field of the request that is wrong.
+    pub(crate) fn of(mut self, param: impl Into<String>) -> Self {
+        self.param = Some(param.into());
+        self
     }
 
     /// Adds a fact beside code and message.
@@ -70,9 +79,30 @@ impl ApiError {
         Reply::Error { line, code: self.code, reason }
     }
 
+    /// Its JSON form.
+    pub(crate) fn document(&self) -> Value {
+        let mut error =
+            json!({ "code": self.code, "message": self.message, "type": kind(self.status), "param": self.param });
+        if let Value::Object(fields) = &mut error {
+            fields.extend(self.facts.clone());
+        }
+        json!({ "error": error })
+    }
+
     /// The sentence.
     pub(crate) fn message(&self) -> &str {
         &self.message
+    }
+}
+
+/// The kind of error, in the words of OpenAI's API.
+fn kind(status: StatusCode) -> &'static str {
+    match status {
+        StatusCode::UNAUTHORIZED => "authentication_error",
+        StatusCode::FORBIDDEN => "permission_error",
+        StatusCode::TOO_MANY_REQUESTS => "rate_limit_error",
+        status if status.is_server_error() => "server_error",
+        _ => "invalid_request_error",
     }
 }
 
@@ -105,14 +135,12 @@ pub(crate) fn sentence(text: impl ToString) -> String {
 
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
-        let mut error = json!({ "code": self.code, "message": self.message });
-        if let Value::Object(fields) = &mut error {
-            fields.extend(self.facts);
-        }
-        let body = Json(json!({ "error": error }));
+        let body = Json(self.document());
         match self.status {
             StatusCode::UNAUTHORIZED => (self.status, [(WWW_AUTHENTICATE, "Bearer")], body).into_response(),
-            StatusCode::SERVICE_UNAVAILABLE => (self.status, [(RETRY_AFTER, "1")], body).into_response(),
+            StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS => {
+                (self.status, [(RETRY_AFTER, "1")], body).into_response()
+            }
             status => (status, body).into_response(),
         }
     }

@@ -21,8 +21,9 @@ use super::errors::ApiError;
 use super::server::ServeError;
 use super::shared::Shared;
 
-/// What anybody who reaches the address may see: that the process lives, and a page without content of its own.
-const OPEN_PATHS: [&str; 2] = ["/", "/healthz"];
+/// What anybody who reaches the address may see: that the process lives, and a page and a description of the API without
+/// content of their own.
+const OPEN_PATHS: [&str; 3] = ["/", "/healthz", "/openapi.json"];
 
 /// The names under which this API answers, and its token.
 #[derive(Debug)]

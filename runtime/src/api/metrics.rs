@@ -12,17 +12,22 @@ use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric as _};
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::{Registry, Unit};
+use serde::Serialize;
+use serde_json::Value;
 
 use super::errors::{ApiError, sentence};
 use super::shared::Shared;
 use crate::handle::NodeHandle;
+use crate::work::{Views, WorkHandle};
 
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// A registry that reads the node and the process when it is asked.
-pub(crate) fn registry(node: NodeHandle) -> Registry {
+pub(crate) fn registry(node: NodeHandle, work: WorkHandle) -> Registry {
     let mut all = Registry::default();
-    all.sub_registry_with_prefix("lockstep").register_collector(Box::new(NodeFacts(node)));
+    let ours = all.sub_registry_with_prefix("lockstep");
+    ours.register_collector(Box::new(NodeFacts(node)));
+    ours.register_collector(Box::new(WorkFacts(work)));
     all.register_collector(Box::new(ProcessFacts));
     all
 }
@@ -95,6 +100,42 @@ fn gauges(view: &View) -> Vec<(&'static str, &'static str, u64)> {
         ("catch_up_received", "Bytes of the snapshot that is coming", catch_up.map_or(0, |catch_up| catch_up.bytes)),
         ("catch_up_size", "Bytes of that snapshot in all", catch_up.map_or(0, |catch_up| catch_up.bytes_of)),
     ]
+}
+
+/// What this node's worker and gateway say of themselves; nothing before the node has caught up.
+#[derive(Debug)]
+struct WorkFacts(WorkHandle);
+
+impl Collector for WorkFacts {
+    fn encode(&self, mut encoder: DescriptorEncoder) -> Result<(), fmt::Error> {
+        let Some(Views { worker, gateway }) = self.0.views() else { return Ok(()) };
+        let working: usize = worker.runners.iter().map(|runner| runner.working).sum();
+        for (name, meaning, value) in [
+            ("worker_runners", "Runners of this node, those included that are ending", worker.runners.len() as u64),
+            ("worker_tasks", "Tasks of the instances with a rank here", worker.tasks as u64),
+            ("worker_tasks_working", "Tasks that runners here have", working as u64),
+            ("worker_inputs", "Bytes of inputs that are kept for runners", worker.input_bytes as u64),
+            ("worker_answers", "Bytes of answers that are kept to be sent again", worker.answer_bytes as u64),
+            ("gateway_streams", "Clients that wait for answers", gateway.streams as u64),
+            ("gateway_inputs", "Bytes of inputs that are kept for clients", gateway.input_bytes),
+        ] {
+            gauge(&mut encoder, name, meaning, None, value)?;
+        }
+        counted(&mut encoder, "worker", &worker.counts)?;
+        counted(&mut encoder, "gateway", &gateway.counts)
+    }
+}
+
+/// Each of the counts, under its own name.
+fn counted(encoder: &mut DescriptorEncoder<'_>, whose: &str, counts: &impl Serialize) -> Result<(), fmt::Error> {
+    let Ok(Value::Object(counts)) = serde_json::to_value(counts) else { return Ok(()) };
+    for (name, value) in &counts {
+        let meaning = format!("What the {whose} counts as: {}", name.replace('_', " "));
+        let counter = ConstCounter::new(value.as_u64().unwrap_or_default());
+        let name = format!("{whose}_{name}");
+        counter.encode(encoder.encode_descriptor(&name, &meaning, None, counter.metric_type())?)?;
+    }
+    Ok(())
 }
 
 /// What the operating system says of the process; nothing where it does not say it as Linux does.

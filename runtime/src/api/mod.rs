@@ -1,7 +1,8 @@
 //! The HTTP API of a node: its routes, and what they need of the rest of the process.
 //!
-//! Every answer but a stream is JSON; every error is `{"error": {"code", "message"}}`. Reads carry the index that they
-//! stand at in the header `Lockstep-Index`, and wait for a newer one with `?at_least=INDEX&timeout=10s`.
+//! Every answer but a stream is JSON; every error is `{"error": {"code", "message", "type", "param"}}`, as in OpenAI's API.
+//! Reads carry the index that they stand at in the header `Lockstep-Index`, and wait for a newer one with
+//! `?at_least=INDEX&timeout=10s`. All routes are described in `openapi.json`, which a test compares with them.
 
 mod backup;
 mod body;
@@ -12,9 +13,12 @@ mod events;
 mod follow;
 mod fresh;
 mod guard;
+mod instances;
 mod lines;
 mod metrics;
 mod names;
+mod openai;
+mod openapi;
 mod operator;
 mod page;
 mod reads;
@@ -26,6 +30,7 @@ mod stream;
 mod submit;
 #[cfg(test)]
 mod tests;
+mod traces;
 
 use std::error::Error;
 use std::fmt;
@@ -36,7 +41,7 @@ use std::sync::Arc;
 use axum::extract::DefaultBodyLimit;
 use axum::http::{Method, Uri};
 use axum::middleware::from_fn_with_state;
-use axum::routing::{Router, get, post};
+use axum::routing::{MethodRouter, Router, get, post};
 use lockstep_replication::Index;
 use lockstep_replication::entry::Record;
 use serde_json::Value;
@@ -115,13 +120,40 @@ pub trait Surroundings: Send + Sync + 'static {
     fn backup(&self, out: &mut dyn Write) -> io::Result<()>;
 }
 
+/// Routes, and their paths: axum does not tell them.
+#[derive(Default)]
+struct Routes {
+    router: Router<Shared>,
+    paths: Vec<&'static str>,
+}
+
+impl Routes {
+    fn route(mut self, path: &'static str, methods: MethodRouter<Shared>) -> Routes {
+        self.router = self.router.route(path, methods);
+        self.paths.push(path);
+        self
+    }
+}
+
 /// All routes.
-fn router(shared: Shared) -> Router {
-    Router::new()
+fn routes() -> Routes {
+    let long = DefaultBodyLimit::max(openai::QUESTION_BYTES_AT_MOST);
+    Routes::default()
         .route("/", get(page::page))
+        .route("/openapi.json", get(openapi::document))
         .route("/healthz", get(reads::health))
         .route("/readyz", get(reads::ready))
         .route("/metrics", get(metrics::metrics))
+        .route("/v1/chat/completions", post(openai::chat::chat).layer(long))
+        .route("/v1/chat/completions/{id}/cancel", post(openai::cancel::cancel))
+        .route("/v1/models", get(openai::models::models).post(instances::add_card))
+        .route("/v1/models/{*id}", get(openai::models::model).delete(instances::delete_card))
+        .route("/v1/instances", get(instances::list).post(instances::create))
+        .route("/v1/instances/place", post(instances::place))
+        .route("/v1/instances/preview", get(instances::preview))
+        .route("/v1/instances/{id}", get(instances::one).delete(instances::delete))
+        .route("/v1/traces", get(traces::traces))
+        .route("/v1/traces/{id}", get(traces::trace))
         .route("/v1/state", get(reads::state))
         .route("/v1/state/{*path}", get(reads::state_at))
         .route("/v1/events", get(events::events))
@@ -133,6 +165,11 @@ fn router(shared: Shared) -> Router {
         .route("/v1/operator/forget/{node}", post(operator::forget))
         .route("/v1/operator/lead-anyway", post(operator::lead_anyway))
         .route("/v1/operator/leave", post(operator::leave))
+}
+
+fn router(shared: Shared) -> Router {
+    routes()
+        .router
         .fallback(no_route)
         .method_not_allowed_fallback(no_method)
         .layer(DefaultBodyLimit::max(body::COMMAND_BYTES_AT_MOST))
@@ -141,7 +178,7 @@ fn router(shared: Shared) -> Router {
 }
 
 async fn no_route(uri: Uri) -> ApiError {
-    ApiError::not_found("no_such_route", format!("There is no {}; the routes are listed at /.", uri.path()))
+    ApiError::not_found("no_such_route", format!("There is no {}; all routes are in /openapi.json.", uri.path()))
 }
 
 async fn no_method(method: Method, uri: Uri) -> ApiError {

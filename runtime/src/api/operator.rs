@@ -59,7 +59,7 @@ pub(crate) async fn leave(State(shared): State<Shared>, request: Request) -> Res
 }
 
 /// These requests have nothing to say beyond their path; they are JSON, so that no page of another site can send them.
-async fn empty(request: Request) -> Result<(), ApiError> {
+pub(crate) async fn empty(request: Request) -> Result<(), ApiError> {
     let bytes = json_bytes(request).await?;
     if matches!(bytes.trim_ascii(), b"" | b"{}") {
         return Ok(());

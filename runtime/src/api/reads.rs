@@ -172,7 +172,8 @@ mod tests {
     fn each_part_is_what_the_whole_has() {
         let mut state = lockstep_inference::state::State::default();
         for command in lockstep_inference::workload::Workload::new(1).take(500) {
-            let events = lockstep_inference::decide::decide(&state, lockstep_replication::Wish::Command(command));
+            let wish = lockstep_replication::Wish::Command(command);
+            let events = lockstep_inference::decide::decide(&state, &Default::default(), wish);
             let place = lockstep_replication::Place { index: Index(0), stamp: lockstep_replication::Wall(0) };
             events.unwrap().iter().for_each(|event| lockstep_inference::apply::apply(&mut state, event, place));
         }

@@ -135,6 +135,13 @@ impl Reply {
         document
     }
 
+    /// The answer to a command, with a fact beside its reply.
+    pub(crate) fn with(&self, name: &str, fact: Value) -> Response {
+        let mut document = self.document();
+        document[name] = fact;
+        (self.status(), Json(document)).into_response()
+    }
+
     /// The answer to somebody who asks what became of a command: knowing it is a success, whatever it was.
     pub(crate) fn told(&self) -> Response {
         Json(self).into_response()

@@ -20,12 +20,19 @@ use super::recent::Recent;
 use super::shared::{Context, Shared};
 use super::{ApiConfig, ReadLog, Surroundings, metrics, router};
 use crate::handle::NodeHandle;
+use crate::work::WorkHandle;
 
 /// How many connections may stand. More wait in the operating system's queue.
 const CONNECTIONS: usize = 1024;
 
 /// How many clients may follow the log: a quarter of the connections, so that others get through.
 const FOLLOWERS: usize = 256;
+
+/// How many answers of models may be under way: half of the connections.
+const ANSWERS: usize = 512;
+
+/// How much memory requests to models may take while they are read, in KiB: eight of the largest.
+const QUESTIONS_KIB: usize = 128 << 10;
 
 /// How long the head of a request may take to come, and how long a connection may idle between requests.
 const HEAD_WITHIN: Duration = Duration::from_secs(30);
@@ -82,6 +89,7 @@ pub struct Served {
 pub async fn serve(
     config: ApiConfig,
     node: NodeHandle,
+    models: WorkHandle,
     log: impl ReadLog,
     surroundings: impl Surroundings,
     shutdown: CancellationToken,
@@ -103,13 +111,16 @@ pub async fn serve(
     let listener = TcpListener::bind(listen).await.map_err(failed)?;
     let address = listener.local_addr().map_err(failed)?;
     let shared = Arc::new(Context {
-        registry: metrics::registry(node.clone()),
+        registry: metrics::registry(node.clone(), models.clone()),
         node,
         log: Arc::new(log),
         surroundings: Arc::new(surroundings),
         guard: Guard::new(address, &hosts, token.as_deref())?,
         names: Names::new(),
         recent: Recent::default(),
+        models,
+        answers: Arc::new(Semaphore::new(ANSWERS)),
+        questions: Arc::new(Semaphore::new(QUESTIONS_KIB)),
         followers: Arc::new(Semaphore::new(FOLLOWERS)),
         backups: Arc::new(Semaphore::new(1)),
         shutdown,

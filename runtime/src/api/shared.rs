@@ -13,6 +13,7 @@ use super::guard::Guard;
 use super::names::Names;
 use super::recent::Recent;
 use crate::handle::NodeHandle;
+use crate::work::WorkHandle;
 
 /// A handle that every request gets.
 pub(crate) type Shared = Arc<Context>;
@@ -35,6 +36,12 @@ pub(crate) struct Context {
     pub(crate) registry: Registry,
     /// Places for clients that follow the log.
     pub(crate) followers: Arc<Semaphore>,
+    /// The models that answer.
+    pub(crate) models: WorkHandle,
+    /// Places for answers of models.
+    pub(crate) answers: Arc<Semaphore>,
+    /// Room for requests to models while they are read, in KiB.
+    pub(crate) questions: Arc<Semaphore>,
     /// Places for backups that run.
     pub(crate) backups: Arc<Semaphore>,
     /// Set when the process ends.

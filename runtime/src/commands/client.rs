@@ -101,6 +101,11 @@ impl Client {
         self.signed(self.http.post(url))
     }
 
+    /// A DELETE.
+    pub fn delete(&self, url: Url) -> RequestBuilder {
+        self.signed(self.http.delete(url))
+    }
+
     fn signed(&self, request: RequestBuilder) -> RequestBuilder {
         match &self.token {
             Some(token) => request.header(AUTHORIZATION, format!("Bearer {token}")),

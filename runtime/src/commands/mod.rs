@@ -3,14 +3,21 @@
 pub mod aside;
 pub mod backup;
 pub mod bench;
+pub mod chat;
 pub mod children;
 pub mod client;
+pub mod demo;
 pub mod errors;
 pub mod events;
+pub mod instances;
 pub mod key;
+pub mod models;
 pub mod node;
 pub mod operator;
 pub mod output;
+pub mod place;
+pub mod runner;
+pub mod server_sent;
 pub mod state;
 pub mod status;
 pub mod submit;
@@ -41,6 +48,7 @@ struct Cli {
 const AFTER_HELP: &str = "\
 Examples:
   lockstep up                     three nodes on this machine, until Ctrl-C
+  lockstep chat                   talk with the model that it places
   lockstep status                 what the node at http://127.0.0.1:7070 knows
   lockstep submit '{\"…\": {…}}'    order a command
   lockstep events --follow        see it applied
@@ -55,6 +63,10 @@ enum Command {
     State(state::Arguments),
     Events(events::Arguments),
     Submit(submit::Arguments),
+    Models(models::Arguments),
+    Place(place::Arguments),
+    Instances(instances::Arguments),
+    Chat(chat::Arguments),
     Aside(aside::Arguments),
     Backup(backup::Backup),
     Restore(backup::Restore),
@@ -63,6 +75,8 @@ enum Command {
     LeadAnyway(operator::LeadAnyway),
     Key(key::Arguments),
     Bench(bench::Arguments),
+    #[command(hide = true)]
+    Runner(runner::Arguments),
 }
 
 /// Reads the command line and does what it says.
@@ -100,6 +114,10 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
         Command::State(arguments) => arguments.run().await,
         Command::Events(arguments) => arguments.run().await,
         Command::Submit(arguments) => arguments.run().await,
+        Command::Models(arguments) => arguments.run().await,
+        Command::Place(arguments) => arguments.run().await,
+        Command::Instances(arguments) => arguments.run().await,
+        Command::Chat(arguments) => arguments.run().await,
         Command::Aside(arguments) => arguments.run().await,
         Command::Backup(arguments) => arguments.run().await,
         Command::Restore(arguments) => arguments.run().await,
@@ -108,6 +126,7 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
         Command::LeadAnyway(arguments) => arguments.run().await,
         Command::Key(arguments) => arguments.run().await,
         Command::Bench(arguments) => arguments.run(nodes_log).await,
+        Command::Runner(arguments) => arguments.run().await,
     }
 }
 

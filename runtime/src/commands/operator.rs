@@ -100,7 +100,7 @@ fn said(target: &Target, answer: &Value, sentence: &str) -> anyhow::Result<()> {
 }
 
 /// The one node of the cluster whose id begins so.
-fn full_id(beginning: &str, cluster: &Value) -> Result<String, WrongCall> {
+pub fn full_id(beginning: &str, cluster: &Value) -> Result<String, WrongCall> {
     let ids: Vec<&String> = cluster["nodes"].as_object().into_iter().flat_map(|nodes| nodes.keys()).collect();
     let beginning = beginning.to_lowercase();
     let mut found = ids.iter().filter(|id| id.starts_with(&beginning));

@@ -13,14 +13,17 @@ use super::children::{self, Node, Plan};
 use super::client::Client;
 use super::errors::DidNotHold;
 use super::node::Signals;
-use super::{output, status};
+use super::{demo, output, status};
 use crate::config::API_PORT;
 use crate::store::keys;
 
 /// A cluster on loopback is ready within a second; a machine in trouble gets more.
 const READY_WITHIN: Duration = Duration::from_secs(30);
 
-/// Run a cluster on this machine until Ctrl-C.
+/// How long the cluster is kept back for its model, which takes a tenth of a second to answer.
+const ANSWERS_WITHIN: Duration = Duration::from_secs(2);
+
+/// Run a cluster on this machine until Ctrl-C, with a model that repeats what it is told.
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Examples:
@@ -112,8 +115,13 @@ impl Arguments {
         bar.finish_and_clear();
         let listed = listed?;
         let took = began.elapsed();
+        let client = Client::local(nodes.first_mut().context("there is no node")?.api().await?);
+        let answers = demo::place(&client, ANSWERS_WITHIN).await;
+        if let Err(error) = &answers {
+            eprintln!("The model {} does not answer yet: {error}. `lockstep instances` tells more.", demo::MODEL);
+        }
         if self.json {
-            output::json(&document(&listed, root, took), false)?;
+            output::json(&document(&listed, root, took, answers.is_ok()), false)?;
         } else {
             self.tell(&listed, took)?;
         }
@@ -138,21 +146,24 @@ impl Arguments {
         let api = listed.first().map(|node| node.api.as_str()).unwrap_or_default();
         let other = listed.last().map(|node| node.api.as_str()).unwrap_or_default();
         output::line(&format!(
-            "\n{} nodes are ready, {} after the start. Ctrl-C ends them{}.\n\nTry this:\n\
-             \x20 curl {api}/v1/state\n\
-             \x20 curl -H 'content-type: application/json' {api}/v1/commands -d '{EXAMPLE}'\n\
-             \x20 curl {other}/v1/events\n\
+            "\n{} nodes are ready, {} after the start. Ctrl-C ends them{}.\n\n\
+             Dashboard: {api}\n\
+             OpenAI API: {api}/v1, and the same at every other node; the model {} repeats what it is told\n\n\
+             Try this:\n\
+             \x20 {}\n\
+             \x20 lockstep chat {} 'Hello there' --api {other}\n\
+             \x20 lockstep instances --api {api}\n\
              \x20 lockstep status --api {other}",
             listed.len(),
             output::duration(took),
             if self.data.is_some() { "; their data stays" } else { "" },
+            demo::MODEL,
+            demo::curl(api),
+            demo::MODEL,
         ))?;
         Ok(())
     }
 }
-
-/// A command that needs nothing to be there yet.
-const EXAMPLE: &str = r#"{"add_card": {"model": "tiny", "card": {"name": "Tiny", "weights_bytes": 1000000, "layers": 4, "context_tokens": 2048, "custom": true}}}"#;
 
 /// Waits until every node is ready and all agree on a leader among them.
 async fn one_cluster(nodes: &mut [Node]) -> anyhow::Result<Vec<Listed>> {
@@ -182,7 +193,7 @@ fn listed(node: &Node, api: &str, cluster: &Value) -> Listed {
     }
 }
 
-fn document(listed: &[Listed], root: &Path, took: Duration) -> Value {
+fn document(listed: &[Listed], root: &Path, took: Duration, answers: bool) -> Value {
     let nodes: Vec<Value> = listed
         .iter()
         .map(|node| {
@@ -190,7 +201,12 @@ fn document(listed: &[Listed], root: &Path, took: Duration) -> Value {
             json!({"name": node.name, "role": node.role, "id": node.id, "api": node.api, "pid": node.pid, "data": data})
         })
         .collect();
-    json!({"nodes": nodes, "ready_ms": took.as_secs_f64() * 1e3, "cluster_key_file": root.join(keys::CLUSTER_FILE)})
+    json!({
+        "nodes": nodes,
+        "ready_ms": took.as_secs_f64() * 1e3,
+        "model": answers.then_some(demo::MODEL),
+        "cluster_key_file": root.join(keys::CLUSTER_FILE),
+    })
 }
 
 /// So many free ports of loopback: those from `first` on that are free, or any if it is 0.
@@ -224,11 +240,5 @@ mod tests {
         assert_eq!(ports.iter().collect::<BTreeSet<_>>().len(), 3);
         drop(held);
         assert_eq!(free_ports(0, 4).unwrap().len(), 4);
-    }
-
-    #[test]
-    fn the_example_is_a_command() {
-        let command: lockstep_inference::command::Command = serde_json::from_str(EXAMPLE).unwrap();
-        assert!(matches!(command, lockstep_inference::command::Command::AddCard { .. }));
     }
 }

@@ -4,6 +4,7 @@
 
 pub mod layers;
 pub mod near_miss;
+mod runners;
 pub mod setting;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -49,6 +50,8 @@ pub struct NodeConfig {
     pub api_token_file: Option<PathBuf>,
     /// Names by which clients may call the API (its `Host`), beside its own address.
     pub api_hosts: Vec<String>,
+    /// The programs that serve as runners beside those that are built in, by name: the program and its arguments.
+    pub runners: BTreeMap<String, Vec<String>>,
     /// What is logged: a level, or levels by module, as in `info,libp2p=warn`.
     pub log: String,
     /// Whether the process leaves when its standard input closes. A flag only: whoever starts a child sets it.
@@ -88,6 +91,7 @@ impl Default for NodeConfig {
             api: SocketAddr::from((Ipv4Addr::LOCALHOST, API_PORT)),
             api_token_file: None,
             api_hosts: Vec::new(),
+            runners: BTreeMap::new(),
             log: "info".into(),
             exit_with_stdin: false,
             replication: Config::default(),
@@ -101,7 +105,7 @@ impl NodeConfig {
         self.cluster_key_file.clone().unwrap_or_else(|| self.data.join("cluster.key"))
     }
 
-    /// Every setting under its key, to be read or written.
+    /// Every setting of a fixed key, to be read or written.
     fn settings(&mut self) -> Vec<(&'static str, &mut dyn Setting)> {
         let NodeConfig {
             data,
@@ -115,6 +119,7 @@ impl NodeConfig {
             api,
             api_token_file,
             api_hosts,
+            runners: _,
             log,
             exit_with_stdin: _,
             replication,
@@ -155,14 +160,16 @@ impl Loaded {
                 .map_err(|expected| BadConfig(format!("{origin}: `{key}` must be {expected}, this is {raw}")))?;
             origins.insert(key.to_owned(), origin);
         }
+        config.runners = runners::take(&mut layers, &mut origins)?;
         if !origins.contains_key("replication.founders") {
             config.replication.founders = 1 + config.peers.len();
             origins.insert("replication.founders".into(), Origin::Derived("peers"));
         }
         let mut warnings = Vec::new();
         for (key, (_, origin)) in layers.given {
-            let hint =
-                near_miss::nearest(&key, &keys).map_or(String::new(), |near| format!("; did you mean `{near}`?"));
+            let hint = runners::hint(&key)
+                .or_else(|| near_miss::nearest(&key, &keys).map(|near| format!("; did you mean `{near}`?")))
+                .unwrap_or_default();
             let sentence = format!("{origin}: there is no setting `{key}`{hint}");
             // Others may own a variable that happens to begin like ours; nobody else writes into our file.
             match origin {
@@ -192,7 +199,7 @@ impl Loaded {
                 None => writeln!(text, "# {name} is not set  # {origin}"),
             };
         }
-        text
+        text + &runners::show(&config.runners, &self.origins)
     }
 
     /// Refuses values that no node could work with.
@@ -258,7 +265,7 @@ replication_settings! {
     founders, beat_every, leader_beat_every, lost_after, tick_every, broken_after, evict_after, forget_after, busy_at_most,
     probe_every, campaign_after, campaign_jitter, campaign_for, campaign_for_minority, hears_within, stalled_after,
     clock_step_at_most, gap_grace, nack_base, nack_ceiling, nack_attempts, nack_patience, repair_linger,
-    repair_broadcast_from, repair_entries, repair_bytes, repair_broadcast_bytes, nacks_per_second, replay_window,
+    repair_broadcast_from, repair_holes, repair_entries, repair_bytes, repair_broadcast_bytes, nacks_per_second, replay_window,
     batch_bytes, batch_entries, outstanding_bytes, buffer_entries, buffer_bytes, tail_bytes, entry_bytes,
     outbox_entries, outbox_bytes, propose_again, reply_within, fetch_snapshots, snapshot_every, snapshot_at_least,
     keep_behind, chunk_bytes, chunks_in_flight, chunk_within, transfer_patience, install_within, snapshot_bytes,

@@ -132,6 +132,38 @@ fn the_listed_peers_are_the_founders_unless_something_else_is_said() {
 }
 
 #[test]
+fn runners_are_named_with_their_commands() {
+    let loaded = file("[runners.mine]\ncommand = ['python3', 'a b.py']\n[runners.other]\ncommand = ['x']").unwrap();
+    assert_eq!(loaded.config.runners["mine"], ["python3", "a b.py"]);
+    let printed = loaded.to_toml();
+    let line = "[runners.mine]\ncommand = [\"python3\", \"a b.py\"]  # from node.toml:2:1\n";
+    assert!(printed.contains(line), "{printed}");
+    assert_eq!(file(&printed).unwrap().config.runners, loaded.config.runners);
+}
+
+#[test]
+fn a_runner_that_cannot_be_is_refused_with_its_line() {
+    for (text, expected) in [
+        (
+            "[runners.a]\ncomand = ['x']",
+            "2:1: there is no setting `runners.a.comand`; did you mean `runners.a.command`?",
+        ),
+        ("[runners]\na = ['x']", "2:1: there is no setting `runners.a`; did you mean `runners.a.command`?"),
+        ("[runners.echo]\ncommand = ['x']", "2:1: a runner cannot be called `echo`: that one is built in"),
+        (
+            "[runners.'../a']\ncommand = ['x']",
+            "2:1: a runner cannot be called `../a`: take letters, digits, `-` and `_`",
+        ),
+    ] {
+        assert_eq!(error(text), format!("node.toml:{expected}"));
+    }
+    for command in ["[]", "['']", "5", "[5]"] {
+        let error = error(&format!("[runners.a]\ncommand = {command}"));
+        assert!(error.starts_with("node.toml:2:1: `runners.a.command` must be"), "{error}");
+    }
+}
+
+#[test]
 fn the_log_variable_of_all_rust_programs_counts_where_ours_is_not_set() {
     for (variables, log) in [
         (&[("RUST_LOG", "debug")][..], "debug"),

@@ -1,5 +1,6 @@
 //! What this machine is and how busy it is, told to the node.
 
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use lockstep_inference::observation::Observation;
@@ -13,8 +14,8 @@ use crate::handle::NodeHandle;
 /// As often as the node beats: each beat carries it.
 const EVERY: Duration = Duration::from_secs(1);
 
-/// Observes this machine once, then tells its load until the node leaves.
-pub(super) async fn report(node: NodeHandle, name: String, shutdown: CancellationToken) {
+/// Observes this machine once, then tells its load until the node leaves. `data` is where the node keeps its files.
+pub(super) async fn report(node: NodeHandle, name: String, data: PathBuf, shutdown: CancellationToken) {
     let memory = Memory::read();
     let info = NodeInfo { name, memory_bytes: memory.total, ..NodeInfo::default() };
     let _ = node.input(Input::Observe(Observation::Info(info))).await;
@@ -25,7 +26,7 @@ pub(super) async fn report(node: NodeHandle, name: String, shutdown: Cancellatio
             memory_total_bytes: memory.total,
             memory_free_bytes: memory.available,
             cpu_percent: now.busy_since(processor),
-            ..Telemetry::default()
+            disk_free_bytes: disk_free(&data),
         };
         processor = now;
         if node.input(Input::Telemetry(telemetry)).await.is_err() {
@@ -54,6 +55,11 @@ impl Memory {
     }
 }
 
+/// Bytes that are free to this process on the disk of a folder; 0 where the system does not say.
+fn disk_free(folder: &Path) -> u64 {
+    rustix::fs::statvfs(folder).map_or(0, |disk| disk.f_bavail.saturating_mul(disk.f_frsize))
+}
+
 /// Ticks that the processors worked and were there, since the machine started.
 #[derive(Clone, Copy, Debug, Default)]
 struct Processor {
@@ -75,5 +81,21 @@ impl Processor {
     fn busy_since(self, earlier: Processor) -> u8 {
         let all = self.all.saturating_sub(earlier.all).max(1);
         (self.busy.saturating_sub(earlier.busy) * 100 / all).min(100) as u8
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn this_machine_is_measured() {
+        let memory = Memory::read();
+        assert!(memory.total > 0 && (1..=memory.total).contains(&memory.available), "{memory:?}");
+        assert!(disk_free(Path::new(".")) > 0);
+        assert_eq!(disk_free(Path::new("no such folder")), 0);
+        let busy = |busy, all| Processor { busy, all };
+        assert_eq!(busy(175, 400).busy_since(busy(100, 300)), 75);
+        assert_eq!(busy(100, 300).busy_since(busy(100, 300)), 0);
     }
 }

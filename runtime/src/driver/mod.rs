@@ -7,7 +7,6 @@ mod task;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Instant;
 
 use anyhow::Context as _;
 use lockstep_inference::Inference;
@@ -21,10 +20,13 @@ use crate::api::{self, ApiConfig};
 use crate::config::NodeConfig;
 use crate::handle::{NodeHandle, Published};
 use crate::network::{self, NetworkConfig, NetworkEvent, NetworkLimits};
+use crate::runners::Programs;
 use crate::store::{Store, keys};
+use crate::work::{self, Signals, WorkHandle};
 use disk::Disk;
 use surroundings::Process;
-use task::{Clock, Ended, Task};
+pub(crate) use task::Clock;
+use task::{Ended, Task};
 
 /// Requests of clients that may wait for the node's task; more wait with their clients.
 const REQUESTS: usize = 4096;
@@ -76,25 +78,43 @@ pub async fn run(config: NodeConfig, shutdown: CancellationToken) -> anyhow::Res
         }
     }
 
-    let clock = Clock(Instant::now());
+    let clock = Clock::start();
     let (finished, results) = mpsc::unbounded_channel();
     let reader = store.reader();
     let disk = Disk::start(store, finished).context("no thread for the disk")?;
     let node = Node::new(me, config.replication.clone(), seed.fork("node"), restored, clock.now());
-    let first = Published { replica: node.replica().clone(), view: node.view(clock.now().at) };
+    let first = Published {
+        replica: node.replica().clone(),
+        view: node.view(clock.now().at),
+        measured: node.observed().telemetry.clone(),
+    };
     let (published, changes) = watch::channel(Arc::new(first));
     let (requests, inbox) = mpsc::channel(REQUESTS);
     let handle = NodeHandle::new(requests, changes);
+
+    let (signals, signalled) = Signals::new(&mut registry);
+    let (models, desk) = WorkHandle::new();
+    let work_shutdown = shutdown.child_token();
+    let around = work::Surroundings {
+        node: handle.clone(),
+        signals: signalled,
+        desk,
+        programs: Programs::new(config.runners.clone()).context("the path of this program is unknown")?,
+        data,
+        clock,
+        seed: seed.fork("work"),
+    };
+    let work = work::start(around, work_shutdown.clone()).context("no thread for the copies of model cards")?;
 
     let surroundings = Process { data: data.to_owned(), reader: reader.clone(), network: Arc::new(registry) };
     let token = config.api_token_file.as_ref().map(|file| keys::token(file)).transpose()?;
     let api_config = ApiConfig { listen: config.api, token, hosts: config.api_hosts.clone() };
     let api_shutdown = CancellationToken::new();
-    let served = api::serve(api_config, handle.clone(), reader, surroundings, api_shutdown.clone()).await?;
+    let served = api::serve(api_config, handle.clone(), models, reader, surroundings, api_shutdown.clone()).await?;
     announce::api(data, served.address).context("the API's address cannot be announced")?;
     announce::peer(data, &listening).context("the node's address cannot be announced")?;
     tracing::info!(api = %format!("http://{}", served.address), "ready to be asked");
-    let machine = tokio::spawn(machine::report(handle, config.name.clone(), shutdown.clone()));
+    let machine = tokio::spawn(machine::report(handle, config.name.clone(), config.data.clone(), shutdown.clone()));
 
     let task = Task {
         node,
@@ -104,6 +124,7 @@ pub async fn run(config: NodeConfig, shutdown: CancellationToken) -> anyhow::Res
         requests: inbox,
         finished: results,
         published,
+        signals,
         clock,
         waiting: BTreeMap::new(),
         tickets: 0,
@@ -111,9 +132,10 @@ pub async fn run(config: NodeConfig, shutdown: CancellationToken) -> anyhow::Res
     };
     let ended = task.run(shutdown).await;
     machine.abort();
+    work_shutdown.cancel();
     api_shutdown.cancel();
-    // The API's own task reports its errors itself.
-    let _ = served.task.await;
+    // They report their errors themselves.
+    let _ = tokio::join!(work, served.task);
     match ended {
         Ended::Left => Ok(()),
         Ended::Stopped(stop) => Err(stop.into()),

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use lockstep_inference::Inference;
+use lockstep_inference::transient::Transient;
 use lockstep_replication::io::{Notice, Stop};
 use lockstep_replication::message::Message;
 use lockstep_replication::{Input, Moment, Node, Operator, Outcome, Output, Span, Ticket, Wall, wire};
@@ -15,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use super::disk::{Disk, Finished};
 use crate::handle::{Published, Request};
 use crate::network::{Lane, Network, NetworkEvent, NetworkEvents};
+use crate::work::Signals;
 
 /// So much is taken in before the state is published and the next wait begins: readers see progress under any load.
 const INPUTS_A_ROUND: usize = 512;
@@ -31,6 +33,7 @@ pub(super) struct Task {
     pub(super) requests: Receiver<Request>,
     pub(super) finished: UnboundedReceiver<Finished>,
     pub(super) published: watch::Sender<Arc<Published>>,
+    pub(super) signals: Signals,
     pub(super) clock: Clock,
     pub(super) waiting: BTreeMap<Ticket, oneshot::Sender<Outcome<Inference>>>,
     pub(super) tickets: u64,
@@ -38,12 +41,18 @@ pub(super) struct Task {
     pub(super) early: Vec<NetworkEvent>,
 }
 
-/// Time as the node is told it.
+/// Time as the node, its worker and its gateway are told it.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Clock(pub(super) Instant);
+pub(crate) struct Clock(Instant);
 
 impl Clock {
-    pub(super) fn now(self) -> lockstep_replication::Now {
+    /// A clock that begins now.
+    pub(crate) fn start() -> Clock {
+        Clock(Instant::now())
+    }
+
+    /// The present.
+    pub(crate) fn now(self) -> lockstep_replication::Now {
         let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         lockstep_replication::Now {
             at: Moment(self.0.elapsed().as_nanos() as u64 + 1),
@@ -51,7 +60,8 @@ impl Clock {
         }
     }
 
-    fn instant(self, at: Moment) -> tokio::time::Instant {
+    /// When that will be.
+    pub(crate) fn instant(self, at: Moment) -> tokio::time::Instant {
         (self.0 + std::time::Duration::from_nanos(at.0)).into()
     }
 }
@@ -134,7 +144,8 @@ impl Task {
 
     fn publish(&mut self) {
         let view = self.node.view(self.clock.now().at);
-        self.published.send_replace(Arc::new(Published { replica: self.node.replica().clone(), view }));
+        let (replica, measured) = (self.node.replica().clone(), self.node.observed().telemetry.clone());
+        self.published.send_replace(Arc::new(Published { replica, view, measured }));
     }
 
     /// Steps the node with what came, and performs what follows. Returns how it ended, if it did.
@@ -173,6 +184,9 @@ impl Task {
         let mut ended = None;
         for output in out.drain(..) {
             match output {
+                Output::Send { to, message: message @ Message::Transient(Transient::Token(_)) } => {
+                    self.network.send_answer(to, wire::topic(&message), wire::encode(&message));
+                }
                 Output::Send { to, message } => {
                     self.network.send(to, wire::topic(&message), lane(&message), wire::encode(&message));
                 }
@@ -190,8 +204,9 @@ impl Task {
                 Output::Refuse { peer, reject } => self.network.refuse(peer, reject.to_string()),
                 Output::Role(role) => tracing::info!(?role, "this node's part changed"),
                 Output::Notice(notice) => tell(&notice),
-                // Consumers reconcile from the published state; no signal of a request is taken here yet.
-                Output::Applied(_) | Output::Replaced { .. } | Output::Transient { .. } => {}
+                Output::Transient { from, transient } => self.signals.hand_over(from, transient),
+                // Consumers reconcile from the published state.
+                Output::Applied(_) | Output::Replaced { .. } => {}
                 Output::Left => ended = Some(Ended::Left),
                 Output::Stop(stop) => ended = Some(Ended::Stopped(stop)),
             }
@@ -207,7 +222,7 @@ fn lane(message: &Message<Inference>) -> Lane {
         | Message::Chunk { .. }
         | Message::Propose(_)
         | Message::Refused { .. }
-        | Message::Transient(_) => Lane::Bulk,
+        | Message::Transient(Transient::Input(_) | Transient::Trace(_)) => Lane::Bulk,
         Message::Hello { .. }
         | Message::Beat(_)
         | Message::Lead(_)
@@ -224,6 +239,12 @@ fn lane(message: &Message<Inference>) -> Lane {
         | Message::Offer { .. }
         | Message::RequestChunk { .. }
         | Message::HandOver { .. }
+        | Message::Transient(
+            Transient::Token(_)
+            | Transient::TokensMissing { .. }
+            | Transient::InputMissing { .. }
+            | Transient::Acknowledged { .. },
+        )
         | Message::Reject { .. } => Lane::Urgent,
     }
 }

@@ -83,6 +83,9 @@ pub struct NetworkConfig {
 pub struct NetworkLimits {
     /// What may wait to be sent to one peer on the urgent lane.
     pub urgent_queue: QueueLimit,
+    /// Up to so much may wait on the urgent lane before parts of answers go with the bulk: a slow link must not hold
+    /// beats up for more than a moment.
+    pub answers_queue: QueueLimit,
     /// What may wait to be sent to one peer on the bulk lane. Above what the protocol lets one peer have outstanding
     /// (a replay's window of 4 MiB and four chunks), so that it fills only when the peer is too slow.
     pub bulk_queue: QueueLimit,
@@ -98,6 +101,7 @@ impl Default for NetworkLimits {
     fn default() -> Self {
         NetworkLimits {
             urgent_queue: QueueLimit { frames: 4096, bytes: 8 << 20 },
+            answers_queue: QueueLimit { frames: 2048, bytes: 256 << 10 },
             bulk_queue: QueueLimit { frames: 8192, bytes: 64 << 20 },
             urgent_inbox_bytes: 16 << 20,
             bulk_inbox_bytes: 32 << 20,
@@ -144,6 +148,7 @@ pub enum Lane {
 #[derive(Clone)]
 pub struct Network {
     me: NodeId,
+    answers_queue: QueueLimit,
     peers: Peers,
     commands: mpsc::Sender<Command>,
     counters: Counters,
@@ -191,7 +196,8 @@ pub fn start(config: NetworkConfig, registry: &mut Registry) -> Result<(Network,
     });
     let counters = Counters::register(registry);
     let (commands, receiver) = mpsc::channel(COMMANDS);
-    let network = Network { me, peers: Peers::default(), commands, counters: counters.clone() };
+    let answers_queue = config.limits.answers_queue;
+    let network = Network { me, answers_queue, peers: Peers::default(), commands, counters: counters.clone() };
     let outlets = task::Outlets { control, inbox, counters, peers: network.peers.clone() };
     tokio::spawn(task::Task::new(me, config, swarm, outlets, registry).run(receiver));
     Ok((network, events))
@@ -230,6 +236,20 @@ impl Network {
         match peer {
             Some(peer) => self.push(&peer, lane, bytes),
             None => self.gossip(Some(to), topic, lane, bytes),
+        }
+    }
+
+    /// As [`Self::send`], for parts of answers: they are small and somebody waits for each, so they do not wait behind
+    /// bulk; but there may be any number of them, so no more than a share of the urgent lane is theirs. Where they take
+    /// both lanes they may overtake each other.
+    pub fn send_answer(&self, to: NodeId, topic: &'static str, bytes: Bytes) {
+        let peer = self.peers.read().unwrap_or_else(PoisonError::into_inner).get(&to).cloned();
+        let Some(peer) = peer.filter(|_| bytes.len() <= MESSAGE_BYTES_AT_MOST) else {
+            return self.send(to, topic, Lane::Urgent, bytes);
+        };
+        let frame = Frame { kind: Kind::Message, payload: bytes };
+        if let Err(frame) = peer.urgent.push_within(self.answers_queue, frame) {
+            self.push(&peer, Lane::Bulk, frame.payload);
         }
     }
 

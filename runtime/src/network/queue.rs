@@ -42,12 +42,15 @@ impl LaneQueue {
 
     /// Appends a frame.
     pub(super) fn push(&self, frame: Frame) -> Result<(), Full> {
+        self.push_within(self.limit, frame).map_err(|_| Full)
+    }
+
+    /// Appends a frame if the queue stays within a limit that is below its own; else gives it back.
+    pub(super) fn push_within(&self, limit: QueueLimit, frame: Frame) -> Result<(), Frame> {
         let mut waiting = self.lock();
-        if waiting.finished
-            || waiting.frames.len() >= self.limit.frames
-            || waiting.bytes + frame.payload.len() > self.limit.bytes
+        if waiting.finished || waiting.frames.len() >= limit.frames || waiting.bytes + frame.payload.len() > limit.bytes
         {
-            return Err(Full);
+            return Err(frame);
         }
         waiting.bytes += frame.payload.len();
         waiting.frames.push_back(frame);
@@ -113,6 +116,15 @@ mod tests {
         assert_eq!(queue.push(frame(0)), Err(Full), "three frames are too many");
         assert_eq!(queue.take(usize::MAX).len(), 2);
         assert_eq!(queue.push(frame(10)), Ok(()));
+    }
+
+    #[test]
+    fn a_lower_limit_leaves_room_for_others() {
+        let queue = LaneQueue::new(QueueLimit { frames: 9, bytes: 1000 });
+        let low = QueueLimit { frames: 2, bytes: 10 };
+        assert!(queue.push_within(low, frame(4)).is_ok());
+        assert_eq!(queue.push_within(low, frame(7)).map_err(|back| back.payload.len()), Err(7));
+        assert_eq!(queue.push(frame(7)), Ok(()));
     }
 
     #[test]

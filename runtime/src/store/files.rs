@@ -7,10 +7,10 @@ use std::path::Path;
 use super::error::StoreError;
 
 /// What unfinished files end in. They mean nothing and are removed at the next start.
-pub(super) const UNFINISHED: &str = "tmp";
+pub(crate) const UNFINISHED: &str = "tmp";
 
 /// Writes a file so that it is there whole and synced, or not at all.
-pub(super) fn write_whole(
+pub(crate) fn write_whole(
     path: &Path,
     write: impl FnOnce(&mut BufWriter<File>) -> io::Result<()>,
 ) -> Result<(), StoreError> {
@@ -37,7 +37,7 @@ pub(super) fn sync_directory_of(path: &Path) -> Result<(), StoreError> {
 }
 
 /// The names in a directory, sorted; none if it is not there. Names that are no text are not ours and left out.
-pub(super) fn names(dir: &Path) -> Result<Vec<String>, StoreError> {
+pub(crate) fn names(dir: &Path) -> Result<Vec<String>, StoreError> {
     let entries = match fs::read_dir(dir) {
         Ok(entries) => entries,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
@@ -52,7 +52,7 @@ pub(super) fn names(dir: &Path) -> Result<Vec<String>, StoreError> {
 }
 
 /// Removes a file that is not needed any more. That it stays is worth a warning and nothing else.
-pub(super) fn remove(path: &Path) {
+pub(crate) fn remove(path: &Path) {
     if let Err(error) = fs::remove_file(path)
         && error.kind() != io::ErrorKind::NotFound
     {

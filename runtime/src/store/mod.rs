@@ -25,7 +25,7 @@ pub mod aside;
 pub mod backup;
 mod database;
 mod error;
-mod files;
+pub(crate) mod files;
 mod frames;
 pub mod keys;
 mod lock;

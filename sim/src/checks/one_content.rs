@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use lockstep_replication::entry::Entry;
-use lockstep_replication::{Index, NodeId};
+use lockstep_replication::{Hash, Index, NodeId};
 
 use super::Broken;
 use super::ledger::{Extended, Ledger, Place};
@@ -20,6 +20,9 @@ pub(crate) fn broken(reason: String) -> Broken {
 /// What an applied entry pays, in bytes of state that may be hashed for it: some 10 ns.
 const BYTES_PER_ENTRY: i64 = 8;
 
+/// What hashing a state costs at least.
+const BYTES_AT_LEAST: i64 = 1000;
+
 /// The states that were hashed.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct States {
@@ -27,6 +30,8 @@ pub(crate) struct States {
     digests: BTreeMap<Place, u64>,
     /// What was paid for and not spent; below 0 when all nodes came along where one had made a checkpoint.
     credit: i64,
+    /// How large the last state was.
+    bytes: i64,
     /// Whether the next checkpoint is where the first node comes along, or where the second does: a leader's steps end where
     /// its followers' do not.
     first: bool,
@@ -73,30 +78,30 @@ impl States {
     ) -> Result<(), Broken> {
         let came_first = ledger.hash(log, node.hash())?;
         self.credit += entries as i64 * BYTES_PER_ENTRY;
-        let size = estimated_bytes(node);
         let compares = self.digests.contains_key(&log);
-        if compares || self.credit >= size && came_first == self.first {
-            self.credit -= size;
+        if compares || self.credit >= self.bytes.max(BYTES_AT_LEAST) && came_first == self.first {
             self.first ^= !compares;
             self.looks(log, node)?;
+            self.credit -= self.bytes.max(BYTES_AT_LEAST);
         }
         Ok(())
     }
 
     /// Hashes the whole state: it is the one that all had there.
     pub(crate) fn looks(&mut self, log: Place, node: &AnyNode) -> Result<(), Broken> {
-        let [a, b, c, d, e, f, g, h, ..] = node.digest().0;
+        let digest = match node.replica() {
+            Some(replica) => {
+                let bytes = postcard::to_stdvec(replica).expect("a state serialises into memory");
+                self.bytes = bytes.len() as i64;
+                Hash::of(&bytes)
+            }
+            None => node.digest(),
+        };
+        let [a, b, c, d, e, f, g, h, ..] = digest.0;
         let digest = u64::from_le_bytes([a, b, c, d, e, f, g, h]);
         if *self.digests.entry(log).or_insert(digest) != digest {
             return Err(broken(format!("two states after the same log of {} entries", log.next)));
         }
         Ok(())
     }
-}
-
-/// How large a state is, about.
-fn estimated_bytes(node: &AnyNode) -> i64 {
-    let state = node.state();
-    let (values, words, others) = (state.map.len(), state.asked.len(), state.seen.len() + state.nodes.len());
-    (1000 + values * 64 + words * 12 + others * 40) as i64
 }

@@ -5,12 +5,17 @@ use std::error::Error;
 use std::sync::{Arc, Mutex};
 
 use lockstep_inference::Inference;
+use lockstep_inference::event::Event;
+use lockstep_inference::placement::Measured;
+use lockstep_inference::refusal::Refusal;
+use lockstep_inference::telemetry::Telemetry;
 use lockstep_replication::entry::{Body, Decided, Entry, Founding, Opened, Record};
 use lockstep_replication::lineage::Position;
 use lockstep_replication::message::{DoneMark, Refused};
 use lockstep_replication::view::Counters;
 use lockstep_replication::{
-    App as _, Boot, CommandId, Index, NodeId, Observed, Operator, Outcome, Replica, Role, Session, View, Wall, Wish,
+    App as _, Boot, CommandId, Index, Liveness, NodeId, Observed, Operator, Outcome, Replica, Role, Session, View,
+    Wall, Wish,
 };
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -62,6 +67,8 @@ pub(super) enum Order {
     Hold(bool),
     /// Answer the next commands so.
     Answer(Outcome<Inference>),
+    /// Hear a node, which has so much memory free.
+    Hear(NodeId, u64),
     /// Change the facts.
     View(fn(&mut View)),
     /// Throw the log away from here on, and open another session.
@@ -117,6 +124,7 @@ struct Task {
     log: FakeLog,
     replica: Replica<Inference>,
     view: View,
+    measured: Measured,
     holds: bool,
     held: Vec<Command>,
     answers: Vec<Outcome<Inference>>,
@@ -129,6 +137,7 @@ impl Task {
             log,
             replica: Replica::default(),
             view: view(),
+            measured: BTreeMap::new(),
             holds: false,
             held: Vec::new(),
             answers: Vec::new(),
@@ -158,7 +167,7 @@ impl Task {
         let next = self.replica.next();
         self.view.lineage = self.replica.lineage().clone();
         (self.view.next, self.view.synced, self.view.head_next) = (next, next, next);
-        Arc::new(Published { replica: self.replica.clone(), view: self.view.clone() })
+        Arc::new(Published { replica: self.replica.clone(), view: self.view.clone(), measured: self.measured.clone() })
     }
 
     async fn run(
@@ -197,6 +206,12 @@ impl Task {
                 }
             }
             Order::Answer(outcome) => self.answers.push(outcome),
+            Order::Hear(node, memory_free_bytes) => {
+                let telemetry = Telemetry { memory_total_bytes: 1 << 40, memory_free_bytes, ..Telemetry::default() };
+                self.measured.insert(node, telemetry);
+                let events = self.decide(Wish::Liveness(node, Liveness::Heard)).unwrap();
+                self.append(Body::Decided(Decided { proposal: None, command: None, events }));
+            }
             Order::View(change) => change(&mut self.view),
             Order::Rewind(next) => {
                 let kept = self.log.0.lock().unwrap().1[..next].to_vec();
@@ -219,6 +234,11 @@ impl Task {
         let _ = reply.send(self.outcome(id, command));
     }
 
+    fn decide(&self, wish: Wish<Inference>) -> Result<Vec<Event>, Refusal> {
+        let observed = Observed { telemetry: self.measured.clone(), schema: 1, wall: Wall(0) };
+        Inference::decide(self.replica.state(), &observed, wish)
+    }
+
     fn outcome(&mut self, id: Option<CommandId>, command: lockstep_inference::command::Command) -> Outcome<Inference> {
         if !self.answers.is_empty() {
             return self.answers.remove(0);
@@ -226,8 +246,7 @@ impl Task {
         if let Some(before) = id.and_then(|id| self.replica.command(id)) {
             return Outcome::Refused(Refused::DoneBefore(before));
         }
-        let observed = Observed { telemetry: BTreeMap::new(), schema: 1, wall: Wall(0) };
-        match Inference::decide(self.replica.state(), &observed, Wish::Command(command)) {
+        match self.decide(Wish::Command(command)) {
             Err(refusal) => Outcome::Refused(Refused::Application(refusal)),
             Ok(events) => {
                 let index = self.append(Body::Decided(Decided { proposal: None, command: id, events }));

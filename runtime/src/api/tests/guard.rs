@@ -44,7 +44,7 @@ async fn with_a_token_only_the_page_and_the_health_are_open() {
     assert_eq!(status, 401);
     let (status, _, message) = error(api.get("/v1/state").bearer_auth("wrong")).await;
     assert_eq!((status, message.as_str()), (401, "This is not the API's token."));
-    for path in ["/", "/healthz"] {
+    for path in ["/", "/healthz", "/openapi.json"] {
         assert_eq!(api.get(path).send().await.unwrap().status(), 200, "{path}");
     }
     assert_eq!(api.get("/v1/state").bearer_auth("secret").send().await.unwrap().status(), 200);
@@ -66,7 +66,8 @@ async fn refusal_to_start(change: impl FnOnce(&mut ApiConfig)) -> ServeError {
     change(&mut config);
     let log = FakeLog::default();
     let node = FakeNode::start(log.clone());
-    serve(config, node.handle(), log, FakeSurroundings::default(), CancellationToken::new()).await.unwrap_err()
+    let (models, _) = WorkHandle::new();
+    serve(config, node.handle(), models, log, FakeSurroundings::default(), CancellationToken::new()).await.unwrap_err()
 }
 
 #[tokio::test]

@@ -4,6 +4,9 @@ mod commands;
 mod events;
 mod fake;
 mod guard;
+mod instances;
+mod openai;
+mod openapi;
 mod operator;
 mod reads;
 mod stream;
@@ -14,9 +17,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use reqwest::{Client, RequestBuilder, Response, StatusCode};
 use serde_json::{Value, json};
+use tokio::sync::mpsc::UnboundedReceiver;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::{ApiConfig, Served, Surroundings, serve};
+use crate::work::{Ask, Desk, WorkHandle};
 use fake::{FakeLog, FakeNode};
 
 /// A command that the fake node grants.
@@ -37,6 +42,8 @@ struct Api {
     node: FakeNode,
     log: FakeLog,
     around: FakeSurroundings,
+    /// What models are asked; nobody answers but the test.
+    asks: UnboundedReceiver<Ask>,
     client: Client,
     shutdown: CancellationToken,
     _end: DropGuard,
@@ -54,8 +61,9 @@ impl Api {
         let log = FakeLog::default();
         let node = FakeNode::start(log.clone());
         let around = FakeSurroundings::default();
-        let served = serve(config, node.handle(), log.clone(), around.clone(), shutdown.clone()).await.unwrap();
-        Api { served, node, log, around, client: Client::new(), _end: shutdown.clone().drop_guard(), shutdown }
+        let (models, Desk { asks, .. }) = WorkHandle::new();
+        let served = serve(config, node.handle(), models, log.clone(), around.clone(), shutdown.clone()).await.unwrap();
+        Api { served, node, log, around, asks, client: Client::new(), _end: shutdown.clone().drop_guard(), shutdown }
     }
 
     fn url(&self, path: &str) -> String {
