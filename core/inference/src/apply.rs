@@ -174,8 +174,13 @@ mod tests {
         let mut cluster = Cluster::with_instances(&[&[1], &[2]]);
         let [first, second] = [testing::instance(0), testing::instance(1)];
         let task = testing::task(1);
-        let created =
-            |instance| Event::TaskCreated { task, instance, kind: TaskKind::Embedding, input: testing::input(), gateway: None };
+        let created = |instance| Event::TaskCreated {
+            task,
+            instance,
+            kind: TaskKind::Embedding,
+            input: testing::input(),
+            gateway: None,
+        };
         cluster.apply(&created(first));
         let before = cluster.state.clone();
         cluster.apply(&created(second));

@@ -112,7 +112,7 @@ mod tests {
     #[test]
     fn a_ready_instance_comes_before_one_that_still_loads() {
         let mut cluster = Cluster::with_instances(&[&[1], &[2, 3], &[4]]);
-        let mut set = |cluster: &mut Cluster, node, n, rank, status| {
+        let set = |cluster: &mut Cluster, node, n, rank, status| {
             cluster.see(node, Observation::Runner { runner: RunnerId::of(instance(n), rank), status });
         };
         set(&mut cluster, 1, 0, 0, RunnerStatus::Loading { percent: 90 });

@@ -75,7 +75,7 @@ impl Worker {
                 Process::Connected => format!("not all ranks found each other within {}", config.connect),
                 Process::Loading => format!("it did not load its model within {}", config.load),
                 Process::WarmingUp => format!("it was not ready {} after it had loaded", config.warm_up),
-                Process::Absent | Process::Greeted | Process::Loaded | Process::Ready | Process::Ending => {
+                Process::Absent | Process::Greeted | Process::Gathering | Process::Loaded | Process::Ready | Process::Ending => {
                     "it came to nothing".to_owned()
                 }
             };
@@ -196,7 +196,12 @@ impl Worker {
             Process::Absent => return self.start(id, &place, turn),
             Process::Greeted if ranks::may_connect(&levels, rank) => {
                 seat.seen = levels.clone();
-                (Process::Connecting, RunnerStatus::Connecting, None, ToRunner::Connect)
+                (seat.process, seat.status, seat.heard) = (Process::Gathering, RunnerStatus::Connecting, now);
+                return self.go_on(id, turn);
+            }
+            // It could not find who is not there yet; and one that needs no others would be done before they begin.
+            Process::Gathering if ranks::all_connect(&levels, rank) => {
+                (Process::Connecting, RunnerStatus::Connecting, Some(now + config.connect), ToRunner::Connect)
             }
             Process::Connected if ranks::may_begin(&levels, rank, Level::Loading, Level::Connected) => {
                 seat.progress = now;
@@ -207,14 +212,10 @@ impl Worker {
             Process::Loaded if ranks::may_begin(&levels, rank, Level::WarmingUp, Level::Loaded) => {
                 (Process::WarmingUp, RunnerStatus::WarmingUp, Some(now + config.warm_up), ToRunner::WarmUp)
             }
-            Process::Connecting => {
-                // It cannot find who is not there yet.
-                let all = ranks::all_connect(&levels, rank);
-                seat.step_by = all.then(|| seat.step_by.unwrap_or(now + config.connect));
-                return;
-            }
             Process::Started
             | Process::Greeted
+            | Process::Gathering
+            | Process::Connecting
             | Process::Connected
             | Process::Loading
             | Process::Loaded
@@ -225,9 +226,6 @@ impl Worker {
         let (process, status, step_by, message) = step;
         seat.tell(id, message, turn.out);
         (seat.process, seat.status, seat.step_by, seat.heard) = (process, status, step_by, now);
-        if process == Process::Connecting && ranks::all_connect(&levels, rank) {
-            seat.step_by = Some(now + config.connect);
-        }
     }
 
     fn start(&mut self, id: RunnerId, place: &Place, turn: &mut Turn<'_>) {

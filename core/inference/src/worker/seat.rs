@@ -72,6 +72,8 @@ pub(super) enum Process {
     Started,
     /// It answered, and waits until it may connect.
     Greeted,
+    /// It will be told to connect when all ranks have come so far.
+    Gathering,
     Connecting,
     Connected,
     Loading,
@@ -136,7 +138,7 @@ impl Seat {
     pub(super) fn level(&self) -> Level {
         match self.process {
             Process::Absent | Process::Started | Process::Greeted | Process::Ending => Level::Down,
-            Process::Connecting => Level::Connecting,
+            Process::Gathering | Process::Connecting => Level::Connecting,
             Process::Connected => Level::Connected,
             Process::Loading => Level::Loading,
             Process::Loaded => Level::Loaded,
@@ -154,6 +156,7 @@ impl Seat {
             Process::Absent
             | Process::Started
             | Process::Greeted
+            | Process::Gathering
             | Process::Connecting
             | Process::Connected
             | Process::Loaded

@@ -184,6 +184,15 @@ fn ranks_go_on_together_in_their_order() {
 }
 
 #[test]
+fn nobody_is_told_to_connect_before_all_ranks_are_there() {
+    let (mut stage, _) = Stage::with(&[&[1, 2, 3]]);
+    assert_eq!(stage.says(1, HELLO), ["observe Connecting"]);
+    stage.order();
+    assert_eq!(stage.other(2, 1, RunnerStatus::Connecting), none());
+    assert_eq!(stage.other(3, 2, RunnerStatus::Connecting), ["tell 1: connect"]);
+}
+
+#[test]
 fn what_an_earlier_life_of_the_node_said_is_not_believed() {
     let (mut stage, _) = Stage::with(&[&[2]]);
     stage.cluster.ask(create_instance(1, "a", &[1])).unwrap();
