@@ -28,7 +28,7 @@ pub enum Site {
     Notice = 11,
     /// What a crash leaves of the writes that wait. Entity: the machine; n: its life.
     Crash = 12,
-    /// What a fault of this number strikes. Entity: the fault; n: which draw.
+    /// What a fault strikes. Entity: when it came; n: which draw.
     Fault = 13,
     /// Whether a step is followed by wake-ups nobody asked for. Entity: the machine; n: its step.
     Spurious = 14,

@@ -408,10 +408,55 @@ impl Fault {
 
     /// The machines that it names by number.
     pub fn machines(&self) -> Vec<u16> {
+        self.named_machines().into_iter().map(|(_, number)| number).collect()
+    }
+
+    /// The machines that it names by number, each with the key that names it.
+    pub fn named_machines(&self) -> Vec<(&'static str, u16)> {
         let fields = serde_json::to_value(self).unwrap_or_default();
-        let one = ["node", "from", "to", "a", "b", "by"].into_iter().map(|field| &fields[field]);
-        let several = fields["side"].as_array().into_iter().flatten();
-        one.chain(several).filter_map(|number| number.as_u64()?.try_into().ok()).collect()
+        let number = |value: &serde_json::Value| value.as_u64().and_then(|number| number.try_into().ok());
+        let one = ["node", "from", "to", "a", "b", "by"].into_iter().map(|field| (field, number(&fields[field])));
+        let several = fields["side"].as_array().into_iter().flatten().map(|value| ("side", number(value)));
+        one.chain(several).filter_map(|(field, number)| Some((field, number?))).collect()
+    }
+
+    /// Gives the machines that it names other numbers.
+    pub fn rename(&mut self, renamed: &impl Fn(&mut u16)) {
+        let rename = |who: &mut Who| {
+            if let Who::Node(number) = who {
+                renamed(number);
+            }
+        };
+        match self {
+            Fault::Partition { side, .. } | Fault::Flapping { side, .. } => side.iter_mut().for_each(renamed),
+            Fault::OneWay { from: one, to: other, .. }
+            | Fault::Messages { from: one, to: other, .. }
+            | Fault::Cut { a: one, b: other }
+            | Fault::Forget { by: one, node: other } => {
+                rename(one);
+                rename(other);
+            }
+            Fault::Crash { node, .. }
+            | Fault::Gone { node }
+            | Fault::Upgrade { node, .. }
+            | Fault::Pause { node, .. }
+            | Fault::Slow { node, .. }
+            | Fault::Isolate { node, .. }
+            | Fault::WallStep { node, .. }
+            | Fault::WallDrift { node, .. }
+            | Fault::SlowDisk { node, .. }
+            | Fault::StalledDisk { node, .. }
+            | Fault::FailingDisk { node }
+            | Fault::FullDisk { node, .. }
+            | Fault::FailingRead { node }
+            | Fault::LostTail { node, .. }
+            | Fault::BitRot { node, .. }
+            | Fault::LostDisk { node, .. }
+            | Fault::Leave { node, .. }
+            | Fault::HandOver { node }
+            | Fault::LeadAnyway { node }
+            | Fault::Busy { node, .. } => rename(node),
+        }
     }
 
     /// Whether entries that were stored may be nowhere after it.

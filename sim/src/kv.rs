@@ -194,6 +194,8 @@ impl<const SCHEMA: u32> App for Version<SCHEMA> {
     type Refusal = NoSuchKey;
 
     const SCHEMA: u32 = SCHEMA;
+    // Only the events changed.
+    const STATE_SCHEMA: u32 = NEWEST_SCHEMA - 1;
 
     fn decide(state: &State, observed: &Observed<Self>, wish: Wish<Self>) -> Result<Vec<Event>, NoSuchKey> {
         let set = |key, value| {

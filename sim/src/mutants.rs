@@ -3,15 +3,12 @@
 //! A seed counts only if it holds without the fault, so that nothing else is taken for it. What the swarm seldom meets has
 //! a scenario of its own.
 
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicUsize, Ordering};
-
 use lockstep_replication::chaos::Mutant;
 use serde::Serialize;
 
-use crate::plan::Plan;
-use crate::run::{Options, run};
 use crate::scenario::Scenario;
+use crate::shrink::{Failing, Size};
+use crate::sweep::side_by_side;
 
 /// What became of one fault.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -37,6 +34,29 @@ pub struct Caught {
     pub check: String,
     /// What it said.
     pub reason: String,
+    /// The run, made small, if that was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub small: Option<Smaller>,
+}
+
+/// A run that was made small.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Smaller {
+    /// How many faults, commands, machines and lost messages there were.
+    pub before: usize,
+    /// How many are left.
+    pub after: usize,
+    /// How many of each kind are left.
+    pub left: Size,
+    /// Whether that is little enough: at most 20, or a tenth of what there was.
+    pub is_small: bool,
+    /// Whether its file, read again, fails by the same check, and holds without the fault.
+    pub is_kept: bool,
+    /// How many runs it took.
+    pub runs: u64,
+    /// The file.
+    #[serde(skip)]
+    pub file: String,
 }
 
 /// The scenario in which a fault shows that the swarm meets seldom, or whose harm no law names but a time or a count.
@@ -89,17 +109,26 @@ pub fn scenario_for(mutant: Mutant) -> Option<&'static str> {
     }
 }
 
+/// How long a hunt may last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Patience {
+    /// So many swarm seeds at most for each fault.
+    pub seeds: u64,
+    /// So many runs at most to make small what was found; 0: it is left as it is.
+    pub runs: u64,
+}
+
 /// Hunts one fault: its scenario, if it has one, and then so many swarm seeds at most.
-pub fn hunt(mutant: Mutant, seeds_at_most: u64, scenario: Option<(&str, &Scenario)>) -> Hunted {
+pub fn hunt(mutant: Mutant, patience: Patience, scenario: Option<(&str, &Scenario)>) -> Hunted {
     let mut hunted = Hunted {
         mutant: mutant.name(),
         broken: mutant.broken(),
         law: mutant.law(),
         seeds: 0,
-        caught: scenario.and_then(|(name, scenario)| shows_in(mutant, name, scenario)),
+        caught: scenario.and_then(|(name, scenario)| shows_in(mutant, name, scenario, patience.runs)),
     };
-    while hunted.caught.is_none() && hunted.seeds < seeds_at_most {
-        hunted.caught = shows_at(mutant, hunted.seeds);
+    while hunted.caught.is_none() && hunted.seeds < patience.seeds {
+        hunted.caught = shows_at(mutant, hunted.seeds, patience.runs);
         hunted.seeds += 1;
     }
     hunted
@@ -108,50 +137,49 @@ pub fn hunt(mutant: Mutant, seeds_at_most: u64, scenario: Option<(&str, &Scenari
 /// Hunts all of them on so many threads. `scenario` finds one by its name, `tell` is told of each that is over.
 pub fn hunt_all(
     mutants: &[Mutant],
-    seeds_at_most: u64,
+    patience: Patience,
     jobs: usize,
     scenario: &(dyn Fn(&str) -> Option<Scenario> + Sync),
     tell: &(dyn Fn(&Hunted) + Sync),
 ) -> Vec<Hunted> {
-    let (next, all) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
-    std::thread::scope(|scope| {
-        for _ in 0..jobs.clamp(1, mutants.len().max(1)) {
-            scope.spawn(|| {
-                while let Some(mutant) = mutants.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    let named = scenario_for(*mutant).and_then(|name| Some((name, scenario(name)?)));
-                    let named = named.as_ref().map(|(name, scenario)| (*name, scenario));
-                    let hunted = hunt(*mutant, seeds_at_most, named);
-                    tell(&hunted);
-                    all.lock().expect("a thread that panics ends the hunt").push((*mutant, hunted));
-                }
-            });
-        }
-    });
-    let mut all = all.into_inner().expect("a thread that panics ends the hunt");
-    all.sort_by_key(|(mutant, _)| *mutant);
-    all.into_iter().map(|(_, hunted)| hunted).collect()
-}
-
-fn shows_at(mutant: Mutant, seed: u64) -> Option<Caught> {
-    let plan = Plan::drawn(seed);
-    let planted = Options { mutant: Some(mutant), ..Options::default() };
-    let failure = run(&plan, &planted).failure?;
-    run(&plan, &Options::default()).failure.is_none().then(|| Caught {
-        run: format!("seed {seed}"),
-        check: failure.check,
-        reason: failure.reason,
+    side_by_side(mutants, jobs, &|mutant| {
+        let named = scenario_for(*mutant).and_then(|name| Some((name, scenario(name)?)));
+        let hunted = hunt(*mutant, patience, named.as_ref().map(|(name, scenario)| (*name, scenario)));
+        tell(&hunted);
+        hunted
     })
 }
 
-fn shows_in(mutant: Mutant, name: &str, scenario: &Scenario) -> Option<Caught> {
-    let plan = scenario.plan(scenario.seed);
-    let fails = |mutant: Option<Mutant>| {
-        let report = run(&plan, &Options { mutant, phase_ends: scenario.phase_ends(), ..Options::default() });
-        let laws = report.failure.map(|failure| (failure.check, failure.reason));
-        laws.or_else(|| scenario.holds(&report.facts).err().map(|broken| (broken.check.to_owned(), broken.reason)))
-    };
-    let (check, reason) = fails(Some(mutant))?;
-    fails(None).is_none().then(|| Caught { run: name.to_owned(), check, reason })
+fn shows_at(mutant: Mutant, seed: u64, runs: u64) -> Option<Caught> {
+    let failing = Failing::of_seed(seed, Some(mutant)).ok()?;
+    Some(caught(format!("seed {seed}"), &failing, runs))
+}
+
+fn shows_in(mutant: Mutant, name: &str, scenario: &Scenario, runs: u64) -> Option<Caught> {
+    let failing = Failing::of_scenario(scenario, name, scenario.seed, Some(mutant)).ok()?;
+    Some(caught(name.to_owned(), &failing, runs))
+}
+
+fn caught(run: String, failing: &Failing, runs: u64) -> Caught {
+    let small = (runs > 0).then(|| made_small(failing, runs)).flatten();
+    Caught { run, check: failing.failure.check.clone(), reason: failing.failure.reason.clone(), small }
+}
+
+fn made_small(failing: &Failing, runs: u64) -> Option<Smaller> {
+    let small = failing.shrink(runs, &|| ())?;
+    let (before, left) = (small.shrunk.before, small.shrunk.after);
+    let file = small.scenario.to_toml();
+    let read = Scenario::parse("shrunk", &file).ok();
+    let again = read.and_then(|read| Failing::of_scenario(&read, "shrunk", read.seed, failing.mutant).ok());
+    Some(Smaller {
+        before: before.total(),
+        after: left.total(),
+        left,
+        is_small: left.total() <= before.goal(),
+        is_kept: again.is_some_and(|again| again.failure.check == failing.failure.check),
+        runs: small.shrunk.runs,
+        file,
+    })
 }
 
 #[cfg(test)]
@@ -168,21 +196,47 @@ mod tests {
     #[test]
     fn faults_are_noticed_by_the_check_of_their_law() {
         let mutants = [Mutant::RetryInThePast, Mutant::StoredBeforeSynced, Mutant::DoneBeforeMark, Mutant::MarkAtHalf];
-        let hunted = hunt_all(&mutants, 50, 2, &scenario, &|_| {});
+        let hunted = hunt_all(&mutants, Patience { seeds: 50, runs: 0 }, 2, &scenario, &|_| {});
         let checks: Vec<_> = hunted.iter().map(|hunted| hunted.caught.as_ref().map(|it| it.check.as_str())).collect();
-        assert_eq!(checks, [Some("wakes"), Some("marks"), Some("marks"), Some("spoken")]);
+        assert_eq!(checks, [Some("wakes"), Some("spoken"), Some("marks"), Some("marks")]);
+    }
+
+    #[test]
+    fn faults_are_made_small_and_their_files_fail_and_hold_as_they_should() {
+        let mutants = [
+            Mutant::LastEntryLost,
+            Mutant::UnboundedBuffer,
+            Mutant::SessionWithoutBoot,
+            Mutant::ClockForgotten,
+            Mutant::FollowsAnyLeader,
+            Mutant::ConfirmsBeforeSynced,
+            Mutant::ConfirmsTwiceAClock,
+            Mutant::EmptyAfterFailover,
+            Mutant::MarkAtHalf,
+            Mutant::DoneBeforeHeld,
+            Mutant::OriginFromPayload,
+            Mutant::NackWithoutSpread,
+            Mutant::LastContentWins,
+            Mutant::ProposalTwice,
+        ];
+        let hunted = hunt_all(&mutants, Patience { seeds: 100, runs: 1000 }, 2, &scenario, &|_| {});
+        let is_fine = |small: &Smaller| small.is_small && small.is_kept;
+        let is_done =
+            |hunted: &&Hunted| hunted.caught.as_ref().and_then(|caught| caught.small.as_ref()).is_some_and(is_fine);
+        let others: Vec<_> = hunted.iter().filter(|hunted| !is_done(hunted)).collect();
+        assert!(hunted.len() == mutants.len() && others.is_empty(), "{others:#?}");
     }
 
     #[test]
     fn every_scenario_that_is_named_notices_its_fault() {
         let named: Vec<Mutant> = Mutant::ALL.iter().copied().filter(|it| scenario_for(*it).is_some()).collect();
-        let hunted = hunt_all(&named, 0, 2, &scenario, &|_| {});
+        let hunted = hunt_all(&named, Patience { seeds: 0, runs: 0 }, 2, &scenario, &|_| {});
         let alive: Vec<_> = hunted.iter().filter(|hunted| hunted.caught.is_none()).collect();
         assert!(hunted.len() == 8 && alive.is_empty(), "not noticed: {alive:#?}");
     }
 
     #[test]
     fn a_fault_that_no_run_was_spent_on_lives() {
-        assert_eq!(hunt(Mutant::DoneBeforeHeld, 0, None).caught, None);
+        assert_eq!(hunt(Mutant::DoneBeforeHeld, Patience { seeds: 0, runs: 0 }, None).caught, None);
     }
 }

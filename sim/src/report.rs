@@ -62,6 +62,8 @@ pub struct Facts {
     pub lost: Vec<(u16, Span)>,
     /// Catch-ups that ended, by node.
     pub caught_up: Vec<(u16, FinishedCatchUp)>,
+    /// The state that all agree on in the end, in a line.
+    pub final_state: String,
 }
 
 /// What the world itself counts.

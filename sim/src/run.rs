@@ -11,7 +11,7 @@ use crate::checks::agreement::{disagreement, reasons, waits_for_operator};
 use crate::checks::{Broken, limits};
 use crate::plan::{MILLIS, Plan, SECONDS};
 use crate::report::{Facts, Failure, Report};
-use crate::trace::Detail;
+use crate::trace::{Detail, Mixer};
 use crate::world::World;
 use crate::world::clients::ATTEMPTS;
 use crate::world::machine::Machine;
@@ -67,13 +67,19 @@ fn lives(world: &mut World, options: &Options, facts: &mut Facts) -> Result<(), 
     }
     world.run_until(world.plan.quiet_from.0)?;
     world.look_at_limits()?;
+    // From here on nodes do what they usually do.
+    chaos::set(Chaos { mutant: options.mutant, moods: None });
     world.quiet()?;
     let quiet = world.time;
     if world.plan.loses_data() && world.waits_for_operator()? {
         return Ok(());
     }
     let deadline = quiet + world.time_to_agree();
-    world.agree(deadline, "they do not agree in time")?;
+    let agree = world.agree(deadline, "they do not agree in time");
+    if agree.is_err() && world.plan.loses_data() && world.waits_for_operator()? {
+        return Ok(());
+    }
+    agree?;
     facts.agreed_after = Span(world.time - quiet);
 
     // Agreement lasts, and new commands are done everywhere.
@@ -96,6 +102,9 @@ fn lives(world: &mut World, options: &Options, facts: &mut Facts) -> Result<(), 
         ));
     }
     let done = world.done() - before;
+    if done < asked.len() as u64 && world.plan.loses_data() && world.waits_for_operator()? {
+        return Ok(());
+    }
     if done < asked.len() as u64 {
         let reason = format!("{} commands were asked in a quiet cluster, and {done} done", asked.len());
         return Err(Broken::new("one_reply", reason));
@@ -196,6 +205,13 @@ impl World {
     fn summary(&self, facts: &mut Facts) {
         facts.lost.clone_from(&self.lost_nodes);
         facts.caught_up.clone_from(&self.caught_up);
+        let state = self.core().find_map(|at| Some(self.machines[at].node()?.state()));
+        facts.final_state = state.map_or("no node is up".to_owned(), |state| {
+            let mut mixer = Mixer::default();
+            mixer.bytes(&postcard::to_stdvec(state).unwrap_or_default());
+            let (keys, sum, done) = (state.map.len(), state.sum, state.done().count());
+            format!("{keys} keys, sum {sum}, {done} commands done, hash {:016x}", mixer.hash())
+        });
         let mut counters = self.counted.clone();
         for machine in &self.machines {
             let Some(node) = machine.node() else { continue };

@@ -7,7 +7,7 @@ use lockstep_sim::run::{Options, run};
 use lockstep_sim::trace::Detail;
 
 /// So many seeds by default.
-const SEEDS: u64 = 200;
+const SEEDS: u64 = 800;
 
 /// Every so manieth seed runs twice.
 const TWICE_EVERY: u64 = 10;

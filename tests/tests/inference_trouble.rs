@@ -153,12 +153,14 @@ async fn a_node_that_stops_ends_its_streams_and_its_runners() {
     let (api, here) = (cluster.api(leader).await, cluster.api(at).await);
     place_echo(&api, "echo", &[id], SLOW).await;
     ready(&here, "echo").await;
-    let streams = under_way(&[&here], &words(1000)).await;
+    let streams = under_way(&[&here, &api], &words(1000)).await;
     let runners = runners_of(cluster.node(at).pid().expect("it runs"));
     assert_eq!(runners.len(), 1);
     let node = cluster.take(at);
     let asked = Instant::now();
-    let (_, ()) = tokio::join!(all_fail(streams, asked, Duration::from_secs(5), &["leaving"]), node.interrupt());
+    let told = all_fail(streams, asked, TOLD_WITHIN, &["leaving", "runner_failed"]);
+    let ((), ()) = tokio::join!(told, node.interrupt());
     println!("stopped after {:?}", asked.elapsed());
+    assert!(asked.elapsed() < Duration::from_secs(3));
     assert!(!std::path::Path::new(&format!("/proc/{}", runners[0])).exists(), "no process is left");
 }

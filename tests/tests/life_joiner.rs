@@ -26,6 +26,7 @@ fn growing(commands: usize) -> impl Iterator<Item = Value> {
         Command::SetNodeInfo { .. }
         | Command::AddCard { .. }
         | Command::CreateInstance { .. }
+        | Command::PlaceInstance { .. }
         | Command::CreateTask { .. } => true,
         Command::EvictNode { .. }
         | Command::DeleteCard { .. }

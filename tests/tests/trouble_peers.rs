@@ -114,7 +114,15 @@ fn noise(length: usize) -> Vec<u8> {
 
 /// A whole, readable entry that the application would take, were it the leader's.
 fn forged_entry(index: Index) -> Bytes {
-    let card = ModelCard { name: "forged".into(), weights_bytes: 1, layers: 1, context_tokens: 1, custom: true, runner: "echo".into(), settings: Default::default() };
+    let card = ModelCard {
+        name: "forged".into(),
+        weights_bytes: 1,
+        layers: 1,
+        context_tokens: 1,
+        custom: true,
+        runner: "echo".into(),
+        settings: Default::default(),
+    };
     let events = vec![Event::CardAdded { model: ModelId::new("forged"), card }];
     let body = Body::Decided(Decided { proposal: None, command: None, events });
     Entry::<Inference> { index, stamp: Wall(u64::MAX / 2), body }.seal(1).bytes

@@ -36,6 +36,10 @@ pub trait App: Clone + Debug + PartialEq + Eq + Send + Sync + 'static {
     /// The version of `State` and `Event`. Raise it with each change; older stored forms must still be read.
     const SCHEMA: u32;
 
+    /// The first version whose programs read the serialised form that `State` has now: raise it to `SCHEMA` when that form
+    /// changes. While nodes are upgraded one by one, those that are not yet can use snapshots only from this version on.
+    const STATE_SCHEMA: u32 = Self::SCHEMA;
+
     /// Turns a wish into events, or refuses it. Runs on the leader alone. No events means: granted, nothing to do.
     fn decide(
         state: &Self::State,

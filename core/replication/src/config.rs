@@ -131,6 +131,16 @@ pub struct Config {
     pub caught_up_span: Span,
 }
 
+/// The most bytes of a session's opening, beside the other nodes that a founding names.
+pub(crate) const OPENING_BYTES: usize = 192;
+
+impl Config {
+    /// The longest entry: a session can be opened whatever is configured.
+    pub(crate) fn entry_limit(&self) -> usize {
+        self.entry_bytes.max(OPENING_BYTES)
+    }
+}
+
 impl Default for Config {
     fn default() -> Self {
         Config {

@@ -128,11 +128,20 @@ impl<A: App> Entry<A> {
 }
 
 impl Record {
+    /// The schema that it was written for.
+    pub fn schema(&self) -> Result<u32, Unreadable> {
+        self.split().map(|(schema, _)| schema)
+    }
+
+    fn split(&self) -> Result<(u32, &[u8]), Unreadable> {
+        postcard::take_from_bytes::<u32>(&self.bytes)
+            .map_err(|error| Unreadable::Malformed { index: self.index, reason: error.to_string() })
+    }
+
     /// Reads the entry; refuses trailing bytes, another index and newer schemas.
     pub fn open<A: App>(&self) -> Result<Entry<A>, Unreadable> {
         let malformed = |reason: String| Unreadable::Malformed { index: self.index, reason };
-        let (schema, rest) =
-            postcard::take_from_bytes::<u32>(&self.bytes).map_err(|error| malformed(error.to_string()))?;
+        let (schema, rest) = self.split()?;
         if schema > A::SCHEMA {
             return Err(Unreadable::Newer { index: self.index, needs: schema, reads: A::SCHEMA });
         }

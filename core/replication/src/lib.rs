@@ -16,19 +16,19 @@
 //!
 //! | | law | checked in |
 //! |---|---|---|
-//! | L1 | Outputs depend only on seed, config and the sequence of (now, input): byte for byte, on every machine | harness: runs repeated |
-//! | L2 | After `step` nothing is pending inside: every effect is in `out` | harness: a second wake-up at the same time is silent |
-//! | L3 | After `step(now)`, `next_wake()` is later than `now` | harness: every step |
-//! | L4 | A tick before `next_wake` changes nothing; lateness only delays, or makes a node more cautious | harness: early and late wake-ups |
-//! | L5 | A send may be lost, doubled, reordered or delayed; every other output is performed in order, or reported failed by its id | harness: the network and disk do just that |
-//! | L6 | An index of a lineage has one content everywhere, applied once, in order; states at one index are equal | harness: every entry applied |
-//! | L7 | Sessions are ordered; a node's session never goes back; one is never reused, not even after a lost disk | harness: every step |
-//! | L8 | Stamps never decrease along a lineage | harness: every entry applied |
-//! | L9 | Every client command gets one reply: done at index i, held by k of n; refused, why; or unknown, why | harness: at the end |
+//! | L1 | Outputs depend only on seed, config and the sequence of (now, input): byte for byte, on every machine | simulator: runs repeated |
+//! | L2 | After `step` nothing is pending inside: every effect is in `out` | simulator: a second wake-up at the same time is silent |
+//! | L3 | After `step(now)`, `next_wake()` is later than `now` | simulator: every step |
+//! | L4 | A tick before `next_wake` changes nothing; lateness only delays, or makes a node more cautious | simulator: early and late wake-ups |
+//! | L5 | A send may be lost, doubled, reordered or delayed; every other output is performed in order, or reported failed by its id | simulator: the network and disk do just that |
+//! | L6 | An index of a lineage has one content everywhere, applied once, in order; states at one index are equal | simulator: every entry applied |
+//! | L7 | Sessions are ordered; a node's session never goes back; one is never reused, not even after a lost disk | simulator: every step |
+//! | L8 | Stamps never decrease along a lineage | simulator: every entry applied |
+//! | L9 | Every client command gets one reply: done at index i, held by k of n; refused, why; or unknown, why | simulator: at the end |
 //! | L10 | Every buffer, transfer and queue has a limit in [`Config`]; at the limit it drops or refuses, and counts | beside each part |
-//! | L11 | A proposal enters the log at most once, and exactly once if its node stays; one node's proposals keep order | harness: every entry applied |
-//! | L12 | Within one founding, what was done by majority is in every later backed session. What was done while held by fewer is there too if one that holds it takes part in the next election and no higher position does; else it lies whole in a set-aside file that is announced | harness: at the end |
-//! | L13 | When faults stop, all connected nodes reach one session, one index, one state within 10 s plus transfer time | harness: at the end |
+//! | L11 | A proposal enters the log at most once, and exactly once if its node stays; one node's proposals keep order | simulator: every entry applied |
+//! | L12 | Within one founding, what was done by majority is in every later backed session. What was done while held by fewer is there too if one that holds it takes part in the next election and no higher position does; else it lies whole in a set-aside file that is announced | simulator: at the end |
+//! | L13 | When faults stop, all connected nodes reach one session, one index, one state within 10 s plus transfer time | simulator: at the end |
 //! | L14 | Nothing from the network, the disk or a client makes a node panic or grow without bound | beside each part, and in the runtime's tests |
 
 #[cfg(feature = "simulation")]

@@ -264,6 +264,8 @@ pub enum Offer {
     NothingYet,
     /// Too busy: ask again after this time.
     Later(Span),
+    /// The log begins later, and the state needs a program that reads this schema.
+    Newer(u32),
 }
 
 /// A node's proposals.

@@ -47,6 +47,8 @@ struct Item<A: App> {
     client: Option<Client>,
     /// Whether it was sent to a leader before the present one: that one may have ordered it, whatever this one says.
     contested: bool,
+    /// As what it was sent in earlier generations. A branch that lost may win in the end, and then the log shows it as that.
+    was: Vec<(u64, u64)>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -57,6 +59,9 @@ struct Client {
 
 /// Replies to give.
 pub(crate) type Replies<A> = Vec<(Ticket, Outcome<A>)>;
+
+/// In how many generations a proposal is sent, at most: who changed branches more often is told that nobody knows.
+const GENERATIONS: usize = 16;
 
 /// What a proposal costs beside its own content.
 const ITEM_OVERHEAD: usize = 64;
@@ -128,7 +133,7 @@ impl<A: App> Outbox<A> {
         }
         self.bytes += bytes;
         self.clients.extend(client.map(|client| (client.since, client.ticket)));
-        self.items.insert(self.next_n, Item { proposal, bytes, client, contested: false });
+        self.items.insert(self.next_n, Item { proposal, bytes, client, contested: false, was: Vec::new() });
         self.next_n += 1;
         Some(())
     }
@@ -216,8 +221,8 @@ impl<A: App> Outbox<A> {
             }
             return Vec::new();
         }
-        let replies = self.refuse_passed();
-        self.renumber(generation);
+        let mut replies = self.refuse_passed();
+        replies.extend(self.renumber(generation));
         replies
     }
 
@@ -260,7 +265,12 @@ impl<A: App> Outbox<A> {
         taken.into_values()
     }
 
-    fn renumber(&mut self, generation: u64) {
+    fn renumber(&mut self, generation: u64) -> Replies<A> {
+        let sent = self.sent.max(self.unsent);
+        for (n, item) in self.items.range_mut(..sent) {
+            item.was.push((self.generation, *n));
+        }
+        let weary = self.take_if(|item| item.was.len() > GENERATIONS);
         self.generation = generation;
         self.open = true;
         self.asked = None;
@@ -271,6 +281,14 @@ impl<A: App> Outbox<A> {
         self.unsent = 0;
         self.sent = 0;
         self.resend_at = None;
+        let clients = weary.into_iter().filter_map(|item| item.client);
+        clients.map(|client| self.answer(client, Outcome::Unknown(Unknown::Contested))).collect()
+    }
+
+    /// Takes out the items of which this is true.
+    fn take_if(&mut self, is_taken: impl Fn(&Item<A>) -> bool) -> Vec<Item<A>> {
+        let taken: Vec<u64> = self.items.iter().filter(|(_, item)| is_taken(item)).map(|(n, _)| *n).collect();
+        taken.into_iter().filter_map(|n| self.remove(n)).collect()
     }
 
     fn close(&mut self) {
@@ -281,11 +299,18 @@ impl<A: App> Outbox<A> {
 
     /// The log shows one of this node's proposals.
     pub(crate) fn ordered(&mut self, id: ProposalId, index: Index) {
-        if id.generation != self.generation {
-            return;
-        }
-        self.passed = self.passed.max(id.n);
-        if let Some(client) = self.remove(id.n).and_then(|item| item.client) {
+        let shown = if id.generation == self.generation {
+            self.passed = self.passed.max(id.n);
+            self.remove(id.n)
+        } else {
+            let was = (id.generation, id.n);
+            let shown = self.items.iter().find(|(_, item)| item.was.contains(&was)).map(|(n, _)| *n);
+            if shown.is_some() {
+                probe!("a branch that lost has won, and shows a proposal");
+            }
+            shown.and_then(|n| self.remove(n))
+        };
+        if let Some(client) = shown.and_then(|item| item.client) {
             self.waiting.insert((index, client.ticket), client.since);
         }
     }
@@ -310,16 +335,24 @@ impl<A: App> Outbox<A> {
         replies
     }
 
-    /// The state was replaced: what it contains of this node's proposals can only be told by name.
-    pub(crate) fn skipped(&mut self, replica: &Replica<A>, origin: Origin) -> Replies<A> {
-        if self.generation == 0 || origin.generation < self.generation {
+    /// The state was replaced: what it contains of this node's proposals can only be told by name. `before` is how far they
+    /// had got in the state that it took the place of.
+    pub(crate) fn skipped(&mut self, replica: &Replica<A>, before: Origin, origin: Origin) -> Replies<A> {
+        if self.generation == 0 || origin == before {
             return Vec::new();
         }
+        let is_skipped = |(generation, n): &(u64, u64)| {
+            (before.generation..=origin.generation).contains(generation)
+                && (*generation < origin.generation || *n <= origin.n)
+        };
+        let mut gone = self.take_if(|item| item.was.iter().any(is_skipped));
         let renewed = origin.generation > self.generation;
-        // A newer generation hides how far this one got: all that was ever sent may be in the log.
-        let settled = if renewed { self.sent.max(self.unsent).max(self.passed + 1) } else { origin.n + 1 };
-        let gone = self.take_below(settled);
-        self.passed = self.passed.max(settled - 1);
+        if origin.generation >= self.generation {
+            // A newer generation hides how far this one got: all that was ever sent may be in the log.
+            let settled = if renewed { self.sent.max(self.unsent).max(self.passed + 1) } else { origin.n + 1 };
+            gone.extend(self.take_below(settled));
+            self.passed = self.passed.max(settled - 1);
+        }
         let mut replies = Vec::new();
         for item in gone {
             let Some(client) = item.client else { continue };
@@ -340,7 +373,7 @@ impl<A: App> Outbox<A> {
             }
         }
         if renewed && self.asked == Some(origin.generation) {
-            self.renumber(origin.generation);
+            replies.extend(self.renumber(origin.generation));
         } else if renewed {
             self.close();
         }

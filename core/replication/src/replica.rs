@@ -18,6 +18,7 @@ const COMMANDS_REMEMBERED: usize = 10_000;
 pub struct Replica<A: App> {
     lineage: Lineage,
     hash: Hash,
+    schema: u32,
     stamp: Wall,
     founding: Option<u64>,
     known: OrdSet<NodeId>,
@@ -65,6 +66,7 @@ impl<A: App> Default for Replica<A> {
         Replica {
             lineage: Lineage::default(),
             hash: Hash::default(),
+            schema: 0,
             stamp: Wall::default(),
             founding: None,
             known: OrdSet::new(),
@@ -91,6 +93,11 @@ impl<A: App> Replica<A> {
     /// The running hash of the log up to here.
     pub fn hash(&self) -> Hash {
         self.hash
+    }
+
+    /// The newest schema that an entry was written for: whoever reads this log reads that.
+    pub fn schema(&self) -> u32 {
+        self.schema
     }
 
     /// The last entry's stamp.
@@ -152,6 +159,7 @@ impl<A: App> Replica<A> {
             return Err(NotApplied::OutOfOrder { wanted: index, found: entry.index });
         }
         self.hash = record.chain(self.hash);
+        self.schema = self.schema.max(record.schema()?);
         self.stamp = self.stamp.max(entry.stamp);
         match &entry.body {
             Body::Opened(Opened { session, founding }) => {
@@ -173,10 +181,10 @@ impl<A: App> Replica<A> {
                         self.known.insert(*node);
                         self.disks.extend(disk.map(|disk| (*node, disk)));
                     }
+                    // How far its proposals got stays: it may live, and what it sent may still be under way.
                     KnownChange::Forgotten(node) => {
                         self.known.remove(node);
                         self.disks.remove(node);
-                        self.origins.remove(node);
                     }
                 }
                 self.changed = Some((index, *change));

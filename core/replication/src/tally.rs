@@ -38,6 +38,14 @@ impl Tally {
         true
     }
 
+    /// A node speaks under this start now. Starts begin anew on an empty disk: what it said of the one before is void, though
+    /// that start has the higher number.
+    pub(crate) fn started(&mut self, node: NodeId, boot: Boot) {
+        if self.nodes.get(&node).is_some_and(|held| held.boot > boot) {
+            self.forget(node);
+        }
+    }
+
     /// How many nodes, known or not, hold more than what lies below this index.
     pub(crate) fn ahead(&mut self, after: Index) -> usize {
         if self.ahead.0 != after {
@@ -155,5 +163,9 @@ mod tests {
         assert_eq!(tally.majority(&known(2)), Index(0));
         assert!(!tally.stored(NodeId::example(2), Boot::default(), Index(9)), "an older start's word is void");
         assert_eq!((tally.holders(&known(2), Index(3)), tally.all(&known(2))), (1, Index(0)));
+        tally.started(NodeId::example(2), restarted);
+        assert!(tally.has_confirmed(NodeId::example(2)));
+        tally.started(NodeId::example(2), Boot { starts: 1, nonce: 0 });
+        assert!(tally.stored(NodeId::example(2), Boot { starts: 1, nonce: 0 }, Index(4)), "its starts began anew");
     }
 }

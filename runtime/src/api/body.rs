@@ -1,11 +1,12 @@
-//! What requests bring along: their media type, their bytes within a limit and a time, their query.
+//! What requests bring along: their media type, their bytes within a limit and a time, their query, the text in their path.
 
 use std::time::Duration;
 
 use axum::body::Bytes;
 use axum::extract::rejection::BytesRejection;
-use axum::extract::{FromRequest as _, Query, Request};
+use axum::extract::{FromRequest as _, FromRequestParts, Path, Query, Request};
 use axum::http::header::CONTENT_TYPE;
+use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode, Uri};
 use serde::de::DeserializeOwned;
 
@@ -78,6 +79,21 @@ pub(crate) fn query<T: DeserializeOwned>(uri: &Uri) -> Result<T, ApiError> {
     match Query::try_from_uri(uri) {
         Ok(Query(query)) => Ok(query),
         Err(rejection) => Err(ApiError::bad_request("bad_query", sentence(rejection.body_text()))),
+    }
+}
+
+/// The text that a route's path leaves open, decoded. What cannot be decoded is an error like all others.
+#[derive(Debug)]
+pub(crate) struct PathText(pub(crate) String);
+
+impl<S: Send + Sync> FromRequestParts<S> for PathText {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<PathText, ApiError> {
+        match Path::from_request_parts(parts, state).await {
+            Ok(Path(text)) => Ok(PathText(text)),
+            Err(rejection) => Err(ApiError::bad_request("bad_path", sentence(rejection.body_text()))),
+        }
     }
 }
 

@@ -27,7 +27,7 @@ struct Asked {
 /// The node's facts, as [`lockstep_replication::View`] names them (units are in the names), and beside them:
 ///
 /// - `session`: the one that it leads or follows; `lag`: entries between what is applied and the head, and the same for
-///   each of `nodes` whose log is known;
+///   each of `nodes` whose log is known; `telemetry` of each that said how loaded it is;
 /// - `set_aside`: what losing branches left;
 /// - `state_hash` with `?hash=true`: equal on two nodes that have the same `next` if and only if their states are.
 pub(crate) async fn cluster(State(shared): State<Shared>, uri: Uri) -> Result<Response, ApiError> {
@@ -42,7 +42,7 @@ pub(crate) async fn cluster(State(shared): State<Shared>, uri: Uri) -> Result<Re
 }
 
 fn document(context: &Context, published: &Published, hash: bool) -> serde_json::Result<Value> {
-    let Published { replica, view, measured: _ } = published;
+    let Published { replica, view, measured } = published;
     let mut document = serde_json::to_value(view)?;
     // Of the state itself: it goes with the hash.
     document["next"] = json!(replica.next());
@@ -52,7 +52,9 @@ fn document(context: &Context, published: &Published, hash: bool) -> serde_json:
         Role::Following(session) | Role::Leading(session) => json!(session),
     };
     for (id, node) in &view.nodes {
-        document["nodes"][id.to_string()]["lag"] = json!(node.stored.map(|stored| view.head_next.since(stored)));
+        let shown = &mut document["nodes"][id.to_string()];
+        shown["lag"] = json!(node.stored.map(|stored| view.head_next.since(stored)));
+        shown["telemetry"] = json!(measured.get(id));
     }
     document["set_aside"] = context.surroundings.set_aside();
     if hash {

@@ -1,12 +1,12 @@
 //! `/v1/commands`: one command in, one reply out; and what became of a command.
 
-use axum::extract::{Path, Request, State};
+use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderName, Uri};
 use axum::response::{IntoResponse, Response};
 use lockstep_replication::{CommandId, Index, Outcome};
 use serde::Deserialize;
 
-use super::body::{Media, json_bytes, query, unsupported};
+use super::body::{Media, PathText, json_bytes, query, unsupported};
 use super::errors::{ApiError, sentence};
 use super::fresh::{self, index_header};
 use super::names;
@@ -65,7 +65,7 @@ struct Fate {
 }
 
 /// `GET /v1/commands/{id}`: what became of the command that a reply named so.
-pub(crate) async fn fate(State(shared): State<Shared>, Path(id): Path<String>, uri: Uri) -> Result<Response, ApiError> {
+pub(crate) async fn fate(State(shared): State<Shared>, PathText(id): PathText, uri: Uri) -> Result<Response, ApiError> {
     let id = id.parse().map_err(|error| ApiError::bad_request("bad_id", sentence(error)))?;
     let asked: Fate = query(&uri)?;
     if asked.key.is_some() {

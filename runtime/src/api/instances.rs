@@ -4,18 +4,18 @@
 //! command's reply. One that creates an instance says besides which, and on which nodes.
 
 use axum::Json;
-use axum::extract::{Path, Request, State};
+use axum::extract::{Request, State};
 use axum::http::{HeaderMap, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use lockstep_inference::command::Command;
 use lockstep_inference::id::{InstanceId, ModelId, RunnerId};
 use lockstep_inference::placement;
-use lockstep_inference::state::{Instance, Rank, RunnerStatus, State as Cluster, TaskCounts};
+use lockstep_inference::state::{Instance, NodeStatus, Rank, RunnerStatus, State as Cluster, TaskCounts};
 use lockstep_replication::{CommandId, Index, NodeId, Wall};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::body::{json_bytes, query};
+use super::body::{PathText, json_bytes, query};
 use super::commands::key;
 use super::errors::{ApiError, sentence};
 use super::fresh::{self, index_header};
@@ -28,7 +28,7 @@ use super::submit::Asked;
 struct Shown<'a> {
     id: InstanceId,
     model: &'a ModelId,
-    /// Whether all its runners wait for tasks or work on some.
+    /// Whether all its runners wait for tasks or work on some, and none of its nodes is lost.
     ready: bool,
     created: Wall,
     tasks: TaskCounts,
@@ -39,6 +39,8 @@ struct Shown<'a> {
 struct ShownRank<'a> {
     node: NodeId,
     runner: RunnerId,
+    /// Whether its node is: what the runner said last of itself counts for nothing then.
+    lost: bool,
     /// None if the state has no such runner.
     status: Option<&'a RunnerStatus>,
 }
@@ -47,12 +49,13 @@ impl<'a> Shown<'a> {
     fn of(state: &'a Cluster, id: InstanceId, instance: &'a Instance) -> Shown<'a> {
         let rank = |rank: &Rank| {
             let status = state.runners.get(&rank.runner).map(|runner| &runner.status);
-            ShownRank { node: rank.node, runner: rank.runner, status }
+            let lost = state.nodes.get(&rank.node).is_none_or(|node| matches!(node.status, NodeStatus::Lost { .. }));
+            ShownRank { node: rank.node, runner: rank.runner, lost, status }
         };
         Shown {
             id,
             model: &instance.model,
-            ready: state.is_ready(instance),
+            ready: state.is_available(instance) && state.is_ready(instance),
             created: instance.created,
             tasks: instance.tasks,
             ranks: instance.ranks.iter().map(rank).collect(),
@@ -77,7 +80,7 @@ pub(crate) async fn list(State(shared): State<Shared>, uri: Uri) -> Result<Respo
 }
 
 /// `GET /v1/instances/{id}`: one of them.
-pub(crate) async fn one(State(shared): State<Shared>, Path(id): Path<String>, uri: Uri) -> Result<Response, ApiError> {
+pub(crate) async fn one(State(shared): State<Shared>, PathText(id): PathText, uri: Uri) -> Result<Response, ApiError> {
     let id = parse_id(&id)?;
     let Fresh { at_least, timeout } = query(&uri)?;
     let published = fresh::published(&shared, at_least, timeout.as_deref()).await?;
@@ -103,7 +106,7 @@ pub(crate) async fn place(State(shared): State<Shared>, request: Request) -> Res
 /// `DELETE /v1/instances/{id}`: with its runners and tasks.
 pub(crate) async fn delete(
     State(shared): State<Shared>,
-    Path(id): Path<String>,
+    PathText(id): PathText,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
     let command = Command::DeleteInstance { instance: parse_id(&id)? };
@@ -149,7 +152,7 @@ pub(crate) async fn add_card(State(shared): State<Shared>, request: Request) -> 
 /// `DELETE /v1/models/{id}`: the card of a model without instances.
 pub(crate) async fn delete_card(
     State(shared): State<Shared>,
-    Path(id): Path<String>,
+    PathText(id): PathText,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
     let command = Command::DeleteCard { model: ModelId::new(&id) };

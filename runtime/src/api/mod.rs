@@ -31,6 +31,7 @@ mod submit;
 #[cfg(test)]
 mod tests;
 mod traces;
+mod unread;
 
 use std::error::Error;
 use std::fmt;

@@ -1,13 +1,13 @@
 //! `/v1/operator/…`: the operator's hand. The node is told; what comes of it shows in `/v1/cluster`.
 
 use axum::Json;
-use axum::extract::{Path, Request, State};
+use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use lockstep_replication::{NodeId, Operator, Role};
 use serde_json::json;
 
-use super::body::json_bytes;
+use super::body::{PathText, json_bytes};
 use super::errors::{ApiError, sentence};
 use super::shared::Shared;
 
@@ -30,7 +30,7 @@ pub(crate) async fn hand_over(State(shared): State<Shared>, request: Request) ->
 /// `POST /v1/operator/forget/{node}`: a node that will not come back counts for majorities no more.
 pub(crate) async fn forget(
     State(shared): State<Shared>,
-    Path(node): Path<String>,
+    PathText(node): PathText,
     request: Request,
 ) -> Result<Response, ApiError> {
     empty(request).await?;

@@ -9,9 +9,9 @@ use lockstep_replication::io::{NotTaken, Unknown};
 use lockstep_replication::message::{DoneMark, Refused};
 use lockstep_replication::{CommandId, Index, Outcome};
 use serde::Serialize;
-use serde_json::{Value, json};
+use serde_json::Value;
 
-use super::errors::{not_taken_code, sentence};
+use super::errors::{ApiError, not_taken_code, sentence};
 
 /// What became of a command. Fields that do not apply are left out.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -130,7 +130,7 @@ impl Reply {
     fn document(&self) -> Value {
         let mut document = serde_json::to_value(self).unwrap_or_default();
         if let Reply::Refused(why) | Reply::NotTaken(why) | Reply::Unknown(why) = self {
-            document["error"] = json!({ "code": why.code, "message": why.reason });
+            document["error"] = ApiError::new(self.status(), why.code, &why.reason).document()["error"].take();
         }
         document
     }
@@ -202,5 +202,7 @@ mod tests {
         let document = reply.document();
         assert_eq!(document["error"]["code"], "timed_out");
         assert_eq!(document["error"]["message"], document["reason"]);
+        assert_eq!(document["error"]["type"], "server_error");
+        assert!(document["error"].as_object().unwrap().contains_key("param"));
     }
 }

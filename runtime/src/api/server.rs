@@ -18,6 +18,7 @@ use super::guard::Guard;
 use super::names::Names;
 use super::recent::Recent;
 use super::shared::{Context, Shared};
+use super::unread::Unread;
 use super::{ApiConfig, ReadLog, Surroundings, metrics, router};
 use crate::handle::NodeHandle;
 use crate::work::WorkHandle;
@@ -178,7 +179,7 @@ async fn connection(
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_WITHIN)
         .max_buf_size(HEAD_BYTES)
-        .serve_connection(TokioIo::new(stream), service);
+        .serve_connection(TokioIo::new(Unread::new(stream)), service);
     let mut connection = std::pin::pin!(connection);
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,

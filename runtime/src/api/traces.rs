@@ -2,10 +2,11 @@
 //! trace format: `chrome://tracing` and Perfetto show it.
 
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use lockstep_inference::traces::chrome;
 use serde_json::Value;
 
+use super::body::PathText;
 use super::errors::{ApiError, sentence};
 use super::openai::task_of;
 use super::shared::Shared;
@@ -17,7 +18,7 @@ pub(crate) async fn traces(State(shared): State<Shared>) -> Result<Json<Value>, 
 }
 
 /// `GET /v1/traces/{id}`: of one, by the id of its answer.
-pub(crate) async fn trace(State(shared): State<Shared>, Path(id): Path<String>) -> Result<Json<Value>, ApiError> {
+pub(crate) async fn trace(State(shared): State<Shared>, PathText(id): PathText) -> Result<Json<Value>, ApiError> {
     let task = task_of(&id)?;
     let traces = shared.models.traces().await;
     let document = aside(move || traces.of(&task).map(|trace| chrome([(&task, trace)]))).await?;

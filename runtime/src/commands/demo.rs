@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::bail;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::client::{Client, Denied};
 use super::instances::status;
@@ -41,7 +41,7 @@ async fn step(client: &Client) -> anyhow::Result<Option<String>> {
     let mut its = all["instances"].as_array().into_iter().flatten().filter(|instance| instance["model"] == MODEL);
     if let Some(instance) = its.next() {
         let ready = instance["ready"] == true || its.any(|other| other["ready"] == true);
-        return Ok((!ready).then(|| format!("its runner is {}", status(&instance["ranks"][0]["status"]))));
+        return Ok((!ready).then(|| format!("its runner is {}", status(&instance["ranks"][0]))));
     }
     let card = json!({
         "name": "Echo", "weights_bytes": 1, "layers": 1, "context_tokens": 8192,
@@ -68,21 +68,19 @@ fn is_there(error: &anyhow::Error) -> bool {
 
 /// What a person can type to be answered by this node, part by part.
 pub fn curl(api: &str) -> String {
-    format!("curl -N {api}/v1/chat/completions -H 'content-type: application/json' -d '{}'", question())
+    format!("curl -N {api}/v1/chat/completions -H 'content-type: application/json' -d '{QUESTION}'")
 }
 
-fn question() -> Value {
-    let message = json!({ "role": "user", "content": "Any node answers, word by word" });
-    json!({ "model": MODEL, "stream": true, "messages": [message] })
-}
+const QUESTION: &str =
+    r#"{"model": "echo", "stream": true, "messages": [{"role": "user", "content": "Any node answers, word by word"}]}"#;
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn a_shell_reads_the_question_as_it_is() {
-        assert!(!question().to_string().contains('\''));
-        assert!(curl("http://127.0.0.1:7070").starts_with("curl -N http://127.0.0.1:7070/v1/chat/completions -H '"));
+    fn the_question_is_for_the_model_and_a_shell_reads_it_as_it_is() {
+        assert_eq!(serde_json::from_str::<serde_json::Value>(QUESTION).unwrap()["model"], MODEL);
+        assert!(!QUESTION.contains('\''));
     }
 }

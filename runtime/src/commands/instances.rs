@@ -61,7 +61,7 @@ async fn list(target: &Target) -> anyhow::Result<()> {
     if instances.is_empty() {
         return Ok(output::line("There is no instance: place one with `lockstep place MODEL`.")?);
     }
-    let mut table = output::table(["instance", "model", "nodes", "is", "live", "done", "failed", "cancelled"]);
+    let mut table = output::table(["instance", "model", "nodes", "live", "done", "failed", "cancelled", "is"]);
     for instance in instances {
         table.add_row(row(instance));
     }
@@ -79,12 +79,7 @@ impl One {
         let mut table = output::table(["rank", "node", "runner", "is"]);
         for (n, rank) in ranks(instance).enumerate() {
             let text = |name: &str| rank[name].as_str().unwrap_or("-").to_owned();
-            table.add_row([
-                n.to_string(),
-                output::short(&text("node")).to_owned(),
-                text("runner"),
-                status(&rank["status"]),
-            ]);
+            table.add_row([n.to_string(), output::short(&text("node")).to_owned(), text("runner"), status(rank)]);
         }
         Ok(output::print_table(&table)?)
     }
@@ -126,22 +121,26 @@ fn row(instance: &Value) -> [String; 8] {
     // What holds it up: the first rank that is not ready.
     let is = match instance["ready"].as_bool() {
         Some(true) => "ready".into(),
-        _ => ranks(instance).map(|rank| status(&rank["status"])).find(|is| is != "ready").unwrap_or_default(),
+        _ => ranks(instance).map(status).find(|is| is != "ready").unwrap_or_default(),
     };
     [
         output::short(&text("id")).to_owned(),
         text("model"),
         nodes.join(", "),
-        is,
         count("live"),
         count("done"),
         count("failed"),
         count("cancelled"),
+        is,
     ]
 }
 
-/// How far a runner is, in words.
-pub fn status(status: &Value) -> String {
+/// How far a rank's runner is, in words.
+pub fn status(rank: &Value) -> String {
+    if rank["lost"] == true {
+        return "on a lost node".to_owned();
+    }
+    let status = &rank["status"];
     if let Some(percent) = status["loading"]["percent"].as_u64() {
         return format!("loading, {percent} %");
     }
@@ -158,21 +157,24 @@ mod tests {
     use super::*;
 
     fn instance(id: &str, ready: bool, statuses: &[Value]) -> Value {
-        let ranks: Vec<Value> =
-            statuses.iter().map(|status| json!({ "node": "aaaaaaaaaa", "status": status })).collect();
+        let ranks: Vec<Value> = statuses
+            .iter()
+            .map(|status| json!({ "node": "aaaaaaaaaa", "lost": status == "lost", "status": status }))
+            .collect();
         let tasks = json!({ "live": 1, "done": 2000, "failed": 3, "cancelled": 4 });
         json!({ "id": id, "model": "m", "ready": ready, "tasks": tasks, "ranks": ranks })
     }
 
     #[test]
     fn a_row_says_what_holds_an_instance_up() {
-        let is = |ready, statuses: &[Value]| row(&instance("0123456789", ready, statuses))[3].clone();
+        let is = |ready, statuses: &[Value]| row(&instance("0123456789", ready, statuses))[7].clone();
         assert_eq!(is(true, &[json!("running"), json!("ready")]), "ready");
         assert_eq!(is(false, &[json!("ready"), json!({ "loading": { "percent": 35 } })]), "loading, 35 %");
         assert_eq!(is(false, &[json!({ "failed": { "reason": "no such program" } })]), "failed: no such program");
         assert_eq!(is(false, &[json!("warming_up")]), "warming up");
+        assert_eq!(is(false, &[json!("ready"), json!("lost")]), "on a lost node");
         let row = row(&instance("0123456789", true, &[json!("ready"), json!("ready")]));
-        let wanted = ["01234567", "m", "aaaaaaaa, aaaaaaaa", "ready", "1", "2\u{202f}000", "3", "4"];
+        let wanted = ["01234567", "m", "aaaaaaaa, aaaaaaaa", "1", "2\u{202f}000", "3", "4", "ready"];
         assert_eq!(row, wanted.map(str::to_owned));
     }
 

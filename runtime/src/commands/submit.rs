@@ -66,7 +66,7 @@ impl Arguments {
         if let Some(path) = &self.file {
             let unreadable = || format!("{} cannot be read", path.display());
             let mut file = io::BufReader::new(std::fs::File::open(path).with_context(unreadable)?);
-            // One command may be written over many lines; a stream has one on each, so its first line is a document.
+            // One command may be written over many lines; a stream has one on each of several, so its first is a document.
             let mut start = String::new();
             file.read_line(&mut start).with_context(unreadable)?;
             let mut rest = String::new();
@@ -74,7 +74,11 @@ impl Arguments {
                 file.read_to_string(&mut rest).with_context(unreadable)?;
                 return Ok(Source::One(start + &rest));
             }
-            return Ok(Source::Lines(Box::new(io::Cursor::new(start).chain(file))));
+            file.read_line(&mut rest).with_context(unreadable)?;
+            if rest.is_empty() {
+                return Ok(Source::One(start));
+            }
+            return Ok(Source::Lines(Box::new(io::Cursor::new(start + &rest).chain(file))));
         }
         match self.command.as_deref() {
             Some("-") => Ok(Source::Lines(Box::new(io::stdin()))),
@@ -180,6 +184,8 @@ mod tests {
         assert!(
             matches!(arguments(file.path().into()).source().unwrap(), Source::One(text) if text == "{\n \"a\": 1\n}\n")
         );
+        std::fs::write(file.path(), "{\"a\": 1}\n").unwrap();
+        assert!(matches!(arguments(file.path().into()).source().unwrap(), Source::One(text) if text == "{\"a\": 1}\n"));
         std::fs::write(file.path(), "{\"a\": 1}\n{\"b\": 2}\n").unwrap();
         let Source::Lines(mut lines) = arguments(file.path().into()).source().unwrap() else { panic!("lines") };
         let mut text = String::new();

@@ -10,9 +10,9 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 use lockstep_inference::Inference;
-use lockstep_replication::{Node, Restored, Seed, wire};
+use lockstep_replication::{Node, Operator, Restored, Seed, wire};
 use prometheus_client::registry::Registry;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::announce;
@@ -104,7 +104,8 @@ pub async fn run(config: NodeConfig, shutdown: CancellationToken) -> anyhow::Res
         clock,
         seed: seed.fork("work"),
     };
-    let work = work::start(around, work_shutdown.clone()).context("no thread for the copies of model cards")?;
+    let (work, farewell) =
+        work::start(around, work_shutdown.clone()).context("no thread for the copies of model cards")?;
 
     let surroundings = Process { data: data.to_owned(), reader: reader.clone(), network: Arc::new(registry) };
     let token = config.api_token_file.as_ref().map(|file| keys::token(file)).transpose()?;
@@ -114,7 +115,8 @@ pub async fn run(config: NodeConfig, shutdown: CancellationToken) -> anyhow::Res
     announce::api(data, served.address).context("the API's address cannot be announced")?;
     announce::peer(data, &listening).context("the node's address cannot be announced")?;
     tracing::info!(api = %format!("http://{}", served.address), "ready to be asked");
-    let machine = tokio::spawn(machine::report(handle, config.name.clone(), config.data.clone(), shutdown.clone()));
+    let machine =
+        tokio::spawn(machine::report(handle.clone(), config.name.clone(), config.data.clone(), shutdown.clone()));
 
     let task = Task {
         node,
@@ -130,8 +132,10 @@ pub async fn run(config: NodeConfig, shutdown: CancellationToken) -> anyhow::Res
         tickets: 0,
         early,
     };
-    let ended = task.run(shutdown).await;
+    let leave = tokio::spawn(leave(handle, farewell, shutdown));
+    let ended = task.run().await;
     machine.abort();
+    leave.abort();
     work_shutdown.cancel();
     api_shutdown.cancel();
     // They report their errors themselves.
@@ -140,4 +144,13 @@ pub async fn run(config: NodeConfig, shutdown: CancellationToken) -> anyhow::Res
         Ended::Left => Ok(()),
         Ended::Stopped(stop) => Err(stop.into()),
     }
+}
+
+/// Has the node leave when the process is to end: behind what the work has still to say to other nodes.
+async fn leave(node: NodeHandle, farewell: oneshot::Receiver<()>, shutdown: CancellationToken) {
+    shutdown.cancelled().await;
+    // An error means that the work has ended: it has no more to say.
+    let _ = farewell.await;
+    // An error means that the node has left already.
+    let _ = node.operator(Operator::Leave).await;
 }

@@ -8,10 +8,9 @@ use lockstep_inference::Inference;
 use lockstep_inference::transient::Transient;
 use lockstep_replication::io::{Notice, Stop};
 use lockstep_replication::message::Message;
-use lockstep_replication::{Input, Moment, Node, Operator, Outcome, Output, Span, Ticket, Wall, wire};
+use lockstep_replication::{Input, Moment, Node, Outcome, Output, Span, Ticket, Wall, wire};
 use tokio::sync::mpsc::{Receiver, UnboundedReceiver};
 use tokio::sync::{oneshot, watch};
-use tokio_util::sync::CancellationToken;
 
 use super::disk::{Disk, Finished};
 use crate::handle::{Published, Request};
@@ -80,14 +79,12 @@ enum Came {
     Network(NetworkEvent),
     Request(Request),
     Finished(Finished),
-    Leave,
 }
 
 impl Task {
     /// Runs the node until it has left or must stop.
-    pub(super) async fn run(mut self, shutdown: CancellationToken) -> Ended {
+    pub(super) async fn run(mut self) -> Ended {
         let mut out = Vec::new();
-        let mut leaving = false;
         let wake = tokio::time::sleep_until(tokio::time::Instant::now());
         tokio::pin!(wake);
         for event in std::mem::take(&mut self.early) {
@@ -102,13 +99,11 @@ impl Task {
             }
             let came = tokio::select! {
                 biased;
-                () = shutdown.cancelled(), if !leaving => Came::Leave,
                 Some(finished) = self.finished.recv() => Came::Finished(finished),
                 () = &mut wake => Came::Wake,
                 Some(event) = self.events.next() => Came::Network(event),
                 Some(request) = self.requests.recv() => Came::Request(request),
             };
-            leaving |= matches!(came, Came::Leave);
             if let Some(ended) = self.take(came, &mut out) {
                 break ended;
             }
@@ -152,7 +147,6 @@ impl Task {
     fn take(&mut self, came: Came, out: &mut Vec<Output<Inference>>) -> Option<Ended> {
         let input = match came {
             Came::Wake => Input::Wake,
-            Came::Leave => Input::Operator(Operator::Leave),
             Came::Finished((id, result)) => Input::Worked { id, result },
             Came::Request(Request::Operator(operator)) => Input::Operator(operator),
             Came::Request(Request::Input(input)) => *input,

@@ -195,7 +195,7 @@ mod tests {
     fn taken(asks: &mut UnboundedReceiver<Ask>) -> Vec<u64> {
         let taken = |ask| match ask {
             Ask::Taken { chunks, .. } => chunks,
-            other => panic!("{other:?}"),
+            other @ (Ask::Open { .. } | Ask::Closed { .. } | Ask::Traces { .. }) => panic!("{other:?}"),
         };
         std::iter::from_fn(|| asks.try_recv().ok().map(taken)).collect()
     }

@@ -13,7 +13,7 @@ use lockstep_inference::worker::{Worker, WorkerConfig};
 use lockstep_replication::{NodeId, Seed};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::registry::Registry;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -72,14 +72,19 @@ pub(crate) struct Surroundings<'a> {
     pub(crate) seed: Seed,
 }
 
-/// Starts the work task: it ends all runners and itself when `shutdown` says so.
+/// Starts the work task: it ends all runners and itself when `shutdown` says so. The receiver hears when it has handed
+/// the node all that it has to say to others.
 ///
 /// # Errors
 /// There is no thread for the copies of cards.
-pub(crate) fn start(around: Surroundings<'_>, shutdown: CancellationToken) -> std::io::Result<JoinHandle<()>> {
+pub(crate) fn start(
+    around: Surroundings<'_>,
+    shutdown: CancellationToken,
+) -> std::io::Result<(JoinHandle<()>, oneshot::Receiver<()>)> {
     let Surroundings { node, signals, desk, programs, data, clock, seed } = around;
     let me = node.now().view.me;
     let (events, said) = mpsc::channel(RUNNER_EVENTS);
+    let (farewell, said_farewell) = oneshot::channel();
     let task = task::Task {
         me,
         clock,
@@ -95,5 +100,6 @@ pub(crate) fn start(around: Surroundings<'_>, shutdown: CancellationToken) -> st
         views: desk.views,
         stopping: false,
     };
-    Ok(tokio::spawn(task.run(task::Inbox { signals, asks: desk.asks, said }, shutdown)))
+    let inbox = task::Inbox { signals, asks: desk.asks, said };
+    Ok((tokio::spawn(task.run(inbox, farewell, shutdown)), said_farewell))
 }

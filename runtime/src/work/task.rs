@@ -10,13 +10,15 @@ use futures::stream::{FuturesUnordered, StreamExt as _};
 use lockstep_inference::Inference;
 use lockstep_inference::command::Command;
 use lockstep_inference::gateway::{Failure, Gateway, GatewayInput, GatewayOutput, StreamId, StreamPart};
+use lockstep_inference::observation::Observation;
+use lockstep_inference::state::RunnerStatus;
 use lockstep_inference::transient::Transient;
 use lockstep_inference::worker::{Worker, WorkerInput, WorkerOutput};
 use lockstep_replication::io::Unknown;
 use lockstep_replication::message::Refused;
 use lockstep_replication::{Index, NodeId, Outcome, Span};
 use tokio::sync::mpsc::{Receiver, UnboundedReceiver, UnboundedSender};
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::cards::Cards;
@@ -25,8 +27,8 @@ use crate::driver::Clock;
 use crate::handle::{NodeHandle, Published};
 use crate::runners::{Event, Runners};
 
-/// How long runners have to end when the node stops: whoever stopped it waits.
-const STOP_WITHIN: Span = Span::seconds(3);
+/// How long runners have to end when the node stops: whoever stopped it waits, and nobody waits for their answers.
+const STOP_WITHIN: Span = Span::seconds(1);
 
 /// How often it shows what it does.
 const SHOW_EVERY: Duration = Duration::from_secs(1);
@@ -59,8 +61,8 @@ pub(super) struct Inbox {
 }
 
 impl Task {
-    /// Works until `shutdown`, then ends all runners.
-    pub(super) async fn run(mut self, mut inbox: Inbox, shutdown: CancellationToken) {
+    /// Works until `shutdown`, then tells who waits, and ends all runners.
+    pub(super) async fn run(mut self, mut inbox: Inbox, farewell: oneshot::Sender<()>, shutdown: CancellationToken) {
         let mut changes = self.node.changes();
         // A node that is catching up knows of work that was done long ago.
         let caught_up = async { changes.wait_for(|published| published.view.ready).await.is_ok() };
@@ -72,6 +74,8 @@ impl Task {
         }
         self.stopping = true;
         self.worker(WorkerInput::Stop);
+        // The node may have left before, for another reason.
+        let _ = farewell.send(());
         // Clients hear from the API that this node stops.
         self.streams.clear();
         drop(inbox);
@@ -170,7 +174,12 @@ impl Task {
         for output in out {
             match output {
                 // What does not find a place now is asked for again, until the state shows it.
-                WorkerOutput::Observe(observation) => drop(self.node.observe(observation)),
+                WorkerOutput::Observe(observation) => {
+                    if let Observation::Runner { runner, status: RunnerStatus::Failed { reason } } = &observation {
+                        tracing::warn!(%runner, "a runner failed: {reason}");
+                    }
+                    let _ = self.node.observe(observation);
+                }
                 WorkerOutput::Submit(command) => drop(self.node.try_command(command)),
                 WorkerOutput::Send { to, transient } => self.send(to, transient),
                 WorkerOutput::Start { runner, life, card } => self.runners.start(runner, life, &card),

@@ -47,11 +47,17 @@ fn may_heal(damaged: &View, nodes: &[(u16, Option<View>)]) -> bool {
     known.iter().filter(|node| whole(node)).count() * 2 > known.len()
 }
 
-/// Whether all known nodes who hold a log are damaged: then nothing is done until the operator decides.
+/// Whether all known nodes, by the word of those who hold a log, are damaged or hold nothing: then nothing is done until the
+/// operator decides.
 pub fn waits_for_operator(nodes: &[(u16, Option<View>)]) -> bool {
-    let counts = |view: &&View| view.founding.is_some() && view.nodes.get(&view.me).is_some_and(|seen| seen.known);
-    let mut holders = nodes.iter().filter_map(|(_, view)| view.as_ref()).filter(counts).peekable();
-    holders.peek().is_some() && holders.all(|view| view.damaged)
+    let views = || nodes.iter().filter_map(|(_, view)| view.as_ref());
+    let has_holder = views().any(|view| view.founding.is_some());
+    let is_known = |node: &NodeId| {
+        let by = |holder: &View| holder.founding.is_some() && holder.nodes.get(node).is_some_and(|seen| seen.known);
+        views().any(by)
+    };
+    let counts = |view: &View| view.founding.is_some() && !view.damaged;
+    has_holder && !views().any(|view| is_known(&view.me) && counts(view))
 }
 
 /// What each node says of itself, a line or two each.

@@ -201,6 +201,8 @@ impl Checks {
         machine.role = Role::Seeking;
         machine.asked = Asked::started(node.next().0);
         machine.confirmed.started(&disk.kept);
+        // A write that a crash let through was never reported.
+        self.marks.confirmed(machine.node, disk.kept.confirmed);
         machine.marked = None;
         machine.changed = node.changed().map(|index| index.0);
         self.stored[at] = machine.applied;

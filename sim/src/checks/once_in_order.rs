@@ -4,7 +4,7 @@
 //! outbox of each node is empty then, and each client was answered.
 
 use lockstep_replication::NodeId;
-use lockstep_replication::entry::{Body, Entry, KnownChange};
+use lockstep_replication::entry::{Body, Entry};
 
 use super::Broken;
 use crate::kv::{Kv, asked_by};
@@ -34,9 +34,6 @@ pub(crate) struct Effect {
     origin: u16,
 }
 
-/// Stands for the number of a proposal where a node was forgotten.
-const FORGOTTEN: u32 = u32::MAX;
-
 impl Tip {
     /// The last entry's stamp.
     pub(crate) fn stamp(&self) -> u64 {
@@ -48,11 +45,7 @@ impl Tip {
         self.stamp = entry.stamp.0;
         let mut effect = Effect::default();
         match &entry.body {
-            Body::Opened(_) | Body::Backed | Body::Known(KnownChange::Joined { .. }) => {}
-            Body::Known(KnownChange::Forgotten(node)) => {
-                effect = Effect { origin: number(*node), n: FORGOTTEN, ..effect };
-                *at(&mut self.origins, effect.origin) = (0, 0);
-            }
+            Body::Opened(_) | Body::Backed | Body::Known(_) => {}
             Body::Generation { node, generation } => {
                 effect.origin = number(*node);
                 self.proposes(entry, *node, (*generation, 0))?;
@@ -105,7 +98,6 @@ impl Tip {
         let last = at(&mut self.origins, effect.origin);
         *last = match (generation, effect.n) {
             (Some(generation), _) => (generation, 0),
-            (None, FORGOTTEN) => (0, 0),
             (None, n) => (last.0, u64::from(n)),
         };
     }

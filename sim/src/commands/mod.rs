@@ -6,15 +6,16 @@ pub(crate) mod run;
 pub(crate) mod shrink;
 pub(crate) mod sweep;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::Args;
 use lockstep_replication::chaos::Mutant;
-use lockstep_sim::Plan;
-use lockstep_sim::run::Options;
+use lockstep_sim::report::Report;
+use lockstep_sim::run::{Options, run};
 use lockstep_sim::scenario::Scenario;
+use lockstep_sim::{Plan, inference};
 
 /// Which runs: those of a scenario, or those that seeds draw.
 #[derive(Args, Clone, Debug)]
@@ -25,6 +26,9 @@ pub(crate) struct Source {
     /// What the seeds draw: how many nodes, which faults, which limits and timings
     #[arg(long)]
     swarm: bool,
+    /// The same for whole inference clusters: workers, gateways, runners and clients too
+    #[arg(long)]
+    inference: bool,
 }
 
 /// The runs of a source.
@@ -32,31 +36,77 @@ pub(crate) struct Source {
 pub(crate) enum Runs {
     Scenario(Box<Scenario>, String),
     Swarm,
+    /// A scenario of the world of inference clusters.
+    Inference(Box<inference::Plan>, String),
+    InferenceSwarm,
 }
 
 impl Source {
     pub(crate) fn open(&self) -> anyhow::Result<Runs> {
-        let Some(path) = &self.scenario else { return Ok(Runs::Swarm) };
-        let name = path.file_stem().context("the scenario's file has no name")?.to_string_lossy().into_owned();
-        Ok(Runs::Scenario(Box::new(Scenario::read(path)?), name))
+        match &self.scenario {
+            Some(path) => Runs::open(path),
+            None if self.inference => Ok(Runs::InferenceSwarm),
+            None => Ok(Runs::Swarm),
+        }
     }
 }
 
 impl Runs {
+    /// The runs of a scenario's file, whichever world plays it.
+    pub(crate) fn open(path: &Path) -> anyhow::Result<Runs> {
+        let name = path.file_stem().context("the scenario's file has no name")?.to_string_lossy().into_owned();
+        if inference::is_inference(path) {
+            return Ok(Runs::Inference(Box::new(inference::Plan::read(path)?), name));
+        }
+        Ok(Runs::Scenario(Box::new(Scenario::read(path)?), name))
+    }
+
     /// What the source is called.
     pub(crate) fn name(&self) -> &str {
         match self {
-            Runs::Scenario(_, name) => name,
+            Runs::Scenario(_, name) | Runs::Inference(_, name) => name,
             Runs::Swarm => "swarm",
+            Runs::InferenceSwarm => "inference",
         }
     }
 
-    /// What a seed stands for.
-    pub(crate) fn plan(&self, seed: u64) -> Plan {
+    /// Whether they are of the world of inference clusters.
+    pub(crate) fn are_inference(&self) -> bool {
+        matches!(self, Runs::Inference(..) | Runs::InferenceSwarm)
+    }
+
+    /// The seed that the source itself names.
+    pub(crate) fn seed(&self) -> u64 {
         match self {
-            Runs::Scenario(scenario, _) => scenario.plan(seed),
-            Runs::Swarm => Plan::drawn(seed),
+            Runs::Scenario(scenario, _) => scenario.seed,
+            Runs::Inference(plan, _) => plan.seed,
+            Runs::Swarm | Runs::InferenceSwarm => 0,
         }
+    }
+
+    /// Plays a seed, and holds what happened against what is expected.
+    pub(crate) fn play(&self, seed: u64, options: &Options) -> Report {
+        match self {
+            Runs::Scenario(scenario, _) => {
+                let mut report = run(&scenario.plan(seed), options);
+                scenario.judge(&mut report);
+                report
+            }
+            Runs::Swarm => run(&Plan::drawn(seed), options),
+            Runs::Inference(plan, _) => inference::run(&inference::Plan { seed, ..(**plan).clone() }, options.detail),
+            Runs::InferenceSwarm => inference::run(&inference::Plan::drawn(seed), options.detail),
+        }
+    }
+
+    /// What a seed stands for, as a scenario's file.
+    pub(crate) fn text(&self, seed: u64) -> anyhow::Result<String> {
+        let title = format!("Seed {seed} of the {}", self.name());
+        Ok(match self {
+            Runs::Scenario(scenario, _) => Scenario::of(&scenario.plan(seed), &title, "Drawn.").to_toml(),
+            Runs::Swarm => Scenario::of(&Plan::drawn(seed), &title, "Drawn.").to_toml(),
+            Runs::Inference(plan, _) => toml::to_string(&inference::Plan { seed, ..(**plan).clone() })?,
+            Runs::InferenceSwarm => toml::to_string(&inference::Plan::drawn(seed))?,
+        })
     }
 
     /// What is asked of a run beside its plan.
@@ -64,7 +114,7 @@ impl Runs {
         let mut options = Options { mutant, ..Options::default() };
         if let Runs::Scenario(scenario, _) = self {
             options.phase_ends = scenario.phase_ends();
-            if let Some(name) = &scenario.mutant {
+            if let (None, Some(name)) = (mutant, &scenario.mutant) {
                 options.mutant = Some(planted(name)?);
             }
         }
@@ -74,7 +124,8 @@ impl Runs {
 
 /// The deliberate breakage of this name.
 pub(crate) fn planted(name: &str) -> anyhow::Result<Mutant> {
-    Mutant::named(name).with_context(|| format!("there is no mutant {name:?}: `cargo sim mutants --list` names them all"))
+    Mutant::named(name)
+        .with_context(|| format!("there is no mutant {name:?}: `cargo sim mutants --list` names them all"))
 }
 
 /// The processor time that this thread took so far.

@@ -6,8 +6,9 @@ use anyhow::Context as _;
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use lockstep_replication::chaos::Mutant;
-use lockstep_sim::mutants::{Caught, Hunted, hunt_all, scenario_for};
+use lockstep_sim::mutants::{Caught, Hunted, Patience, Smaller, hunt_all, scenario_for};
 use lockstep_sim::scenario::Scenario;
+use lockstep_sim::shrink::Size;
 
 use super::planted;
 use crate::Verdict;
@@ -19,13 +20,20 @@ use crate::Verdict;
 #[command(after_help = "Examples:
   cargo sim mutants
   cargo sim mutants --list
-  cargo sim mutants last-entry-lost mark-at-half --seeds 10000")]
+  cargo sim mutants last-entry-lost mark-at-half --seeds 10000
+  cargo sim mutants --shrink --json")]
 pub(crate) struct Mutants {
     /// Only these [default: all]
     names: Vec<String>,
     /// So many seeds of the swarm at most for each
     #[arg(long, value_name = "N", default_value_t = 3000)]
     seeds: u64,
+    /// Make each run that fails small, and see that its file fails by the same check and holds without the fault
+    #[arg(long)]
+    shrink: bool,
+    /// Write the shrunk scenarios into this folder
+    #[arg(long, value_name = "FOLDER", requires = "shrink")]
+    out: Option<PathBuf>,
     /// How many run at the same time [default: as many as there are processors]
     #[arg(long, value_name = "N")]
     jobs: Option<usize>,
@@ -39,6 +47,9 @@ pub(crate) struct Mutants {
     #[arg(long)]
     json: bool,
 }
+
+/// So many runs at most to make one run small.
+const SHRINK_RUNS: u64 = 1500;
 
 impl Mutants {
     pub(crate) fn execute(self) -> anyhow::Result<Verdict> {
@@ -55,7 +66,8 @@ impl Mutants {
         let jobs = self.jobs.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
         let progress = ProgressBar::new(mutants.len() as u64);
         progress.set_style(ProgressStyle::with_template("{bar:40} {pos}/{len} faults")?);
-        let hunted = hunt_all(mutants, self.seeds, jobs, &scenario, &|hunted| {
+        let patience = Patience { seeds: self.seeds, runs: if self.shrink { SHRINK_RUNS } else { 0 } };
+        let hunted = hunt_all(mutants, patience, jobs, &scenario, &|hunted| {
             progress.inc(1);
             if !self.json {
                 progress.suspend(|| println!("{}", line(hunted)));
@@ -65,11 +77,19 @@ impl Mutants {
         if self.json {
             println!("{}", serde_json::to_string_pretty(&hunted)?);
         }
+        if let Some(folder) = &self.out {
+            write(folder, &hunted)?;
+        }
         let alive = hunted.iter().filter(|hunted| hunted.caught.is_none()).count();
+        let small = hunted.iter().filter_map(|hunted| hunted.caught.as_ref()?.small.as_ref());
+        let (small, large): (Vec<_>, Vec<_>) = small.partition(|small| small.is_small && small.is_kept);
         if !self.json {
             println!("{} of {} are noticed", hunted.len() - alive, hunted.len());
+            if self.shrink {
+                println!("{} of {} were made small", small.len(), small.len() + large.len());
+            }
         }
-        Ok(if alive == 0 { Verdict::Held } else { Verdict::Failed })
+        Ok(if alive == 0 && large.is_empty() { Verdict::Held } else { Verdict::Failed })
     }
 }
 
@@ -83,13 +103,34 @@ fn scenarios(folder: &Path, mutants: &[Mutant]) -> anyhow::Result<Vec<(&'static 
     names.map(read).collect()
 }
 
+fn write(folder: &Path, hunted: &[Hunted]) -> anyhow::Result<()> {
+    std::fs::create_dir_all(folder).with_context(|| format!("{} cannot be made", folder.display()))?;
+    for Hunted { mutant, caught, .. } in hunted {
+        if let Some(small) = caught.as_ref().and_then(|caught| caught.small.as_ref()) {
+            let path = folder.join(format!("{mutant}.toml"));
+            std::fs::write(&path, &small.file).with_context(|| format!("{} cannot be written", path.display()))?;
+        }
+    }
+    Ok(())
+}
+
 fn line(hunted: &Hunted) -> String {
     let Hunted { mutant, law, seeds, caught, broken } = hunted;
     match caught {
         None => format!("{mutant:28} {law:4} LIVES after {seeds} seeds: {broken}"),
-        Some(Caught { run, check, reason }) => {
+        Some(Caught { run, check, reason, small }) => {
             let short: String = reason.chars().take(100).collect();
-            format!("{mutant:28} {law:4} {run:32} {check}: {short}")
+            let small = small.as_ref().map_or(String::new(), |Smaller { before, after, left, is_small, is_kept, runs, .. }| {
+                let Size { faults, commands, machines, lost } = left;
+                let too_large = if *is_small { "" } else { ", WHICH IS MUCH" };
+                let not_kept = if *is_kept { "" } else { ", AND ITS FILE DOES NOT FAIL SO" };
+                format!(
+                    "\n{:28}      {before} made {after}: {faults} faults, {commands} commands, {machines} machines, {lost} \
+                     lost messages, in {runs} runs{too_large}{not_kept}",
+                    ""
+                )
+            });
+            format!("{mutant:28} {law:4} {run:32} {check}: {short}{small}")
         }
     }
 }

@@ -2,16 +2,13 @@
 
 use std::path::PathBuf;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use clap::Args;
 use indicatif::ProgressBar;
-use lockstep_sim::Plan;
-use lockstep_sim::run::run;
-use lockstep_sim::scenario::Scenario;
-use lockstep_sim::shrink::{Outcome, Size, shrink};
+use lockstep_sim::shrink::{Failing, Size, Small};
 use lockstep_sim::trace::Mixer;
 
-use super::{Source, planted};
+use super::{Runs, Source, planted};
 use crate::Verdict;
 
 /// Makes a failing run small, and writes what is left as a scenario.
@@ -43,38 +40,25 @@ pub(crate) struct Shrink {
 
 impl Shrink {
     pub(crate) fn execute(self) -> anyhow::Result<Verdict> {
-        let runs = self.source.open()?;
-        let mut options = runs.options(self.mutant.as_deref().map(planted).transpose()?)?;
-        options.phase_ends.clear();
+        let mutant = self.mutant.as_deref().map(planted).transpose()?;
+        let failing = match self.source.open()? {
+            Runs::Inference(..) | Runs::InferenceSwarm => bail!("runs of inference clusters cannot be made small"),
+            Runs::Swarm => Failing::of_seed(self.seed, mutant)?,
+            Runs::Scenario(scenario, name) => {
+                let its_own = scenario.mutant.as_deref().map(planted).transpose()?;
+                Failing::of_scenario(&scenario, &name, self.seed, mutant.or(its_own))?
+            }
+        };
         let progress = ProgressBar::new(self.runs);
-        let mut play = |plan: &Plan| {
-            progress.inc(1);
-            let report = run(plan, &options);
-            let failure = report.failure?;
-            Some(Outcome {
-                check: failure.check,
-                at: failure.at,
-                commands: report.commands,
-                lost: report.lost_messages,
-            })
-        };
-        let shrunk = shrink(&runs.plan(self.seed), self.runs, &mut play);
+        let small = failing.shrink(self.runs, &|| progress.inc(1));
         progress.finish_and_clear();
-        let Some(shrunk) = shrunk else {
-            anyhow::bail!("seed {} of {} holds: there is nothing to shrink", self.seed, runs.name());
-        };
-        let mutant = options.mutant.map(|mutant| mutant.to_string());
-        let reason = run(&shrunk.plan, &options).failure.map(|failure| failure.reason).unwrap_or_default();
-        let title = format!("{} fails: {reason}", shrunk.outcome.check);
-        let why = format!("Seed {} of {} failed so, and was made small.", self.seed, runs.name());
-        let mut scenario = Scenario::of(&shrunk.plan, &title, &why);
-        scenario.mutant = mutant;
+        let Small { scenario, shrunk } = small.context("it does not fail twice: its runs differ")?;
         let text = scenario.to_toml();
         let mut mixer = Mixer::default();
         mixer.bytes(text.as_bytes());
         let default = format!("scenarios/regressions/{}-{:08x}.toml", shrunk.outcome.check, mixer.hash() as u32);
         let path = self.out.unwrap_or_else(|| default.into());
-        if let Some(folder) = path.parent() {
+        if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
             std::fs::create_dir_all(folder).with_context(|| format!("{} cannot be made", folder.display()))?;
         }
         std::fs::write(&path, text).with_context(|| format!("{} cannot be written", path.display()))?;
@@ -84,12 +68,12 @@ impl Shrink {
                     "lost_messages": size.lost, "total": size.total() })
             };
             let document = serde_json::json!({
-                "check": shrunk.outcome.check, "reason": reason, "runs": shrunk.runs, "before": size(shrunk.before),
-                "after": size(shrunk.after), "file": path,
+                "check": shrunk.outcome.check, "reason": scenario.title, "runs": shrunk.runs,
+                "before": size(shrunk.before), "after": size(shrunk.after), "file": path,
             });
             println!("{document:#}");
         } else {
-            println!("{title}");
+            println!("{}", scenario.title);
             println!("  before: {}", told(shrunk.before));
             println!("  after:  {}, in {} runs", told(shrunk.after), shrunk.runs);
             println!("  written to {}", path.display());

@@ -10,7 +10,7 @@ use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use lockstep_replication::chaos::{Mutant, PROBES};
 use lockstep_sim::report::Report;
-use lockstep_sim::run::{Options, run};
+use lockstep_sim::run::Options;
 use lockstep_sim::sweep::resume::Done;
 use lockstep_sim::sweep::{Failure, Judged, Shard, Swept, junit, seeds, sweep};
 use lockstep_sim::trace::Detail;
@@ -72,7 +72,9 @@ impl Sweep {
             }
         };
         if mutant.is_none() && !canary() {
-            bail!("the canary lives: a fault that was planted is not found in {CANARY_SEEDS} seeds, so no verdict counts");
+            bail!(
+                "the canary lives: a fault that was planted is not found in {CANARY_SEEDS} seeds, so no verdict counts"
+            );
         }
         let before: BTreeSet<u64> = all.iter().map(|judged| judged.seed).collect();
         let seeds = seeds(self.seeds.clone(), self.shard, &before);
@@ -108,20 +110,16 @@ impl Sweep {
 
 /// Runs a seed; now and then, and whenever it fails, twice.
 fn judge(runs: &Runs, options: &Options, seed: u64) -> Judged {
-    let plan = runs.plan(seed);
     let before = thread_time();
-    let first = run(&plan, options);
+    let first = runs.play(seed, options);
     let mut failure = first.failure.as_ref().map(|failure| (failure.check.clone(), failure.reason.clone()));
-    if failure.is_none()
-        && let Runs::Scenario(scenario, _) = runs
-    {
-        failure = scenario.holds(&first.facts).err().map(|broken| (broken.check.to_owned(), broken.reason));
-    }
     let twice = first.failure.is_some() || seed.is_multiple_of(TWICE_ONE_IN);
-    if twice && let Some(reason) = differs(&first, &run(&plan, options), || {
-        let told = Options { detail: Detail::All, ..options.clone() };
-        (run(&plan, &told), run(&plan, &told))
-    }) {
+    if twice
+        && let Some(reason) = differs(&first, &runs.play(seed, options), || {
+            let told = Options { detail: Detail::All, ..options.clone() };
+            (runs.play(seed, &told), runs.play(seed, &told))
+        })
+    {
         failure = Some(("same_again".to_owned(), reason));
     }
     let at_ms = first.failure.as_ref().map_or(first.lasted, |failure| failure.at).as_millis();
@@ -150,7 +148,7 @@ fn differs(one: &Report, other: &Report, told: impl FnOnce() -> (Report, Report)
 /// Whether a planted fault is found.
 fn canary() -> bool {
     let options = Options { mutant: Some(Mutant::DoneBeforeHeld), ..Options::default() };
-    (0..CANARY_SEEDS).any(|seed| run(&Runs::Swarm.plan(seed), &options).failure.is_some())
+    (0..CANARY_SEEDS).any(|seed| Runs::Swarm.play(seed, &options).failure.is_some())
 }
 
 fn report(runs: &Runs, swept: &Swept) {
@@ -166,18 +164,20 @@ fn report(runs: &Runs, swept: &Swept) {
     let groups: BTreeMap<String, Vec<u64>> = swept.by_signature();
     for (signature, seeds) in &groups {
         println!("\n{} seeds, {} first: {signature}", seeds.len(), seeds[0]);
-        println!("  shrink it: cargo sim shrink {} --seed {}", source(runs), seeds[0]);
+        let does = if runs.are_inference() { "see it: cargo sim run" } else { "shrink it: cargo sim shrink" };
+        println!("  {does} {} --seed {}", source(runs), seeds[0]);
     }
     let never = swept.never_hit();
-    if !never.is_empty() {
+    if !never.is_empty() && !runs.are_inference() {
         println!("\nprobes that no seed hit: {}", never.join("; "));
     }
 }
 
 fn source(runs: &Runs) -> String {
     match runs {
-        Runs::Scenario(_, name) => format!("scenarios/{name}.toml"),
+        Runs::Scenario(_, name) | Runs::Inference(_, name) => format!("scenarios/{name}.toml"),
         Runs::Swarm => "--swarm".to_owned(),
+        Runs::InferenceSwarm => "--inference".to_owned(),
     }
 }
 

@@ -100,20 +100,30 @@ impl Scenario {
     /// # Errors
     /// It is not: the first expectation that failed, with what was found.
     pub fn holds(&self, facts: &Facts) -> Result<(), Broken> {
-        let broken = |reason: String| Err(Broken::new(EXPECT, reason));
         for (phase, entries) in self.phases.iter().zip(&facts.entries_by_phase) {
             let phase = phase.get_ref();
             phase.entries.unwrap_or_default().check(&format!("entries in phase {:?}", phase.title), *entries)?;
         }
-        if let Some(within) = self.expect.converge_within
+        self.expect.holds(facts)
+    }
+}
+
+impl Expect {
+    /// Whether what happened is what was expected.
+    ///
+    /// # Errors
+    /// It is not: the first expectation that failed, with what was found.
+    pub fn holds(&self, facts: &Facts) -> Result<(), Broken> {
+        let broken = |reason: String| Err(Broken::new(EXPECT, reason));
+        if let Some(within) = self.converge_within
             && facts.agreed_after > within
         {
             return broken(format!("all agreed {} after faults stopped, expected {within}", facts.agreed_after));
         }
-        for (name, band) in &self.expect.counters {
+        for (name, band) in &self.counters {
             band.check(name, facts.counters.get(name.as_str()).copied().unwrap_or_default())?;
         }
-        for Lost { node, silent_from, not_before, within } in &self.expect.lost {
+        for Lost { node, silent_from, not_before, within } in &self.lost {
             let when = facts.lost.iter().find(|(number, at)| number == node && at >= silent_from);
             let after = when.map(|(_, at)| *at - *silent_from);
             if !after.is_some_and(|after| after >= *not_before && after <= *within) {
@@ -121,20 +131,37 @@ impl Scenario {
                 return broken(format!("node {node} was lost {found}, expected after {not_before} to {within}"));
             }
         }
-        if let Some((node, at)) = facts.lost.iter().find(|(node, _)| self.expect.never_lost.contains(node)) {
+        if let Some((node, at)) = facts.lost.iter().find(|(node, _)| self.never_lost.contains(node)) {
             return broken(format!("node {node} was counted as lost at {at}, expected never"));
         }
-        for CaughtUp { node, path, within } in &self.expect.caught_up {
+        for CaughtUp { node, path, within } in &self.caught_up {
             let its = facts.caught_up.iter().filter(|(number, _)| number == node).map(|(_, finished)| finished);
             let fits = |found: CatchUpPath| path.is_none_or(|path| path == found);
-            let best = its.clone().filter(|finished| fits(finished.path)).map(|finished| finished.requested_to_applied_us);
+            let best =
+                its.clone().filter(|finished| fits(finished.path)).map(|finished| finished.requested_to_applied_us);
             if !best.clone().any(|micros| micros <= within.0 / 1000) {
-                let all: Vec<String> = its.map(|run| format!("{:?} in {} µs", run.path, run.requested_to_applied_us)).collect();
+                let all: Vec<String> =
+                    its.map(|run| format!("{:?} in {} µs", run.path, run.requested_to_applied_us)).collect();
                 let wanted = path.map_or("any way".to_owned(), |path| format!("{path:?}"));
                 let found = if all.is_empty() { "never".to_owned() } else { all.join(", ") };
                 return broken(format!("node {node} caught up {found}, expected by {wanted} within {within}"));
             }
         }
         Ok(())
+    }
+
+    /// Each thing that is expected, by itself.
+    pub fn one_by_one(&self) -> Vec<Expect> {
+        let one = |set: &dyn Fn(&mut Expect)| {
+            let mut one = Expect::default();
+            set(&mut one);
+            one
+        };
+        let mut all = vec![one(&|one| one.converge_within = self.converge_within)];
+        all.extend(self.counters.iter().map(|(name, band)| one(&|one| one.counters = [(name.clone(), *band)].into())));
+        all.extend(self.lost.iter().map(|lost| one(&|one| one.lost = vec![*lost])));
+        all.extend(self.never_lost.iter().map(|number| one(&|one| one.never_lost = vec![*number])));
+        all.extend(self.caught_up.iter().map(|caught_up| one(&|one| one.caught_up = vec![*caught_up])));
+        all
     }
 }

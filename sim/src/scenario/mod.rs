@@ -3,6 +3,9 @@
 
 mod expect;
 mod load;
+#[cfg(test)]
+mod refused;
+mod words;
 mod write;
 
 pub use expect::{Band, CaughtUp, EXPECT, Expect, Lost};
@@ -13,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use toml::Spanned;
 
 use crate::plan::{Load, MachinePlan, Only, Plan, Timed, Timing, Weather};
+use crate::report::{Failure, Report};
 
 /// A scenario as its file has it. Times in a phase count from its beginning.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -91,8 +95,8 @@ pub struct Phase {
     pub faults: Vec<Spanned<Timed>>,
 }
 
-/// Far more than any scenario needs.
-const MANY_EVENTS: u64 = 50_000_000;
+/// How many events a scenario may have that names no limit: far more than any needs.
+pub const MANY_EVENTS: u64 = 50_000_000;
 
 impl Scenario {
     /// The run that it describes, from this seed.
@@ -128,6 +132,18 @@ impl Scenario {
         }
         plan.faults.sort_by_key(|timed| timed.at);
         plan
+    }
+
+    /// Adds to a report of its run whether what happened is what was expected.
+    pub fn judge(&self, report: &mut Report) {
+        if report.failure.is_none() {
+            report.failure = self.holds(&report.facts).err().map(|broken| Failure {
+                check: broken.check.to_owned(),
+                reason: broken.reason,
+                at: report.lasted,
+                nodes: String::new(),
+            });
+        }
     }
 
     /// When each phase ends.

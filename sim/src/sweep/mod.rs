@@ -97,21 +97,31 @@ pub fn sweep(
     judge: &(dyn Fn(u64) -> Judged + Sync),
     tell: &(dyn Fn(&Judged) + Sync),
 ) -> Vec<Judged> {
-    let (next, all) = (AtomicUsize::new(0), Mutex::new(Vec::with_capacity(seeds.len())));
+    side_by_side(seeds, jobs, &|seed| {
+        let judged = judge(*seed);
+        tell(&judged);
+        judged
+    })
+}
+
+/// What is made of each of these on so many threads, in their order.
+pub fn side_by_side<T: Sync, R: Send>(items: &[T], jobs: usize, make: &(dyn Fn(&T) -> R + Sync)) -> Vec<R> {
+    let (next, all) = (AtomicUsize::new(0), Mutex::new(Vec::with_capacity(items.len())));
     std::thread::scope(|scope| {
-        for _ in 0..jobs.clamp(1, seeds.len().max(1)) {
+        for _ in 0..jobs.clamp(1, items.len().max(1)) {
             scope.spawn(|| {
-                while let Some(seed) = seeds.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    let judged = judge(*seed);
-                    tell(&judged);
-                    all.lock().expect("a thread that panics ends the sweep").push(judged);
+                loop {
+                    let at = next.fetch_add(1, Ordering::Relaxed);
+                    let Some(item) = items.get(at) else { return };
+                    let made = make(item);
+                    all.lock().expect("a thread that panics ends all").push((at, made));
                 }
             });
         }
     });
-    let mut all = all.into_inner().expect("a thread that panics ends the sweep");
-    all.sort_by_key(|judged| judged.seed);
-    all
+    let mut all = all.into_inner().expect("a thread that panics ends all");
+    all.sort_by_key(|(at, _)| *at);
+    all.into_iter().map(|(_, made)| made).collect()
 }
 
 impl Swept {
@@ -182,7 +192,9 @@ mod tests {
     fn every_seed_is_run_once_and_counted() {
         let told = AtomicUsize::new(0);
         let seeds: Vec<u64> = (0..100).collect();
-        let all = sweep(&seeds, 4, &judged, &|_| drop(told.fetch_add(1, Ordering::Relaxed)));
+        let all = sweep(&seeds, 4, &judged, &|_| {
+            told.fetch_add(1, Ordering::Relaxed);
+        });
         assert_eq!(all.iter().map(|judged| judged.seed).collect::<Vec<_>>(), seeds);
         assert_eq!(told.into_inner(), 100);
         let swept = Swept::of(&all, &["hit", "missed"]);

@@ -86,7 +86,7 @@ impl World {
         let mut struck = Vec::new();
         for rule in self.rules.iter_mut().filter(|rule| rule.concerns(time, from, to, kind)) {
             rule.seen += 1;
-            let mut roll = dice.roll(Site::Fault, rule.number as u64, rule.seen);
+            let mut roll = dice.roll(Site::Fault, rule.key, rule.seen);
             if rule.seen <= rule.skip || rule.left == Some(0) || !roll.chance(rule.share, 1000) {
                 continue;
             }

@@ -45,6 +45,11 @@ pub fn uid_of(load: u32, n: u64) -> u64 {
     u64::from(load) << 32 | n
 }
 
+/// The load that a command is of.
+pub fn load_of(uid: u64) -> u32 {
+    (uid >> 32) as u32
+}
+
 /// Which command an answer is for.
 pub fn uid_answered(ticket: Ticket) -> u64 {
     ticket.0 >> 3
@@ -104,7 +109,7 @@ impl Clients {
     }
 
     fn place(&self, uid: u64) -> usize {
-        let number = (uid >> 32) as u32;
+        let number = load_of(uid);
         self.loads.iter().position(|asking| asking.load.number == number).unwrap_or(self.loads.len() - 1)
     }
 

@@ -4,18 +4,81 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
-use lockstep_replication::entry::{Body, Record};
+use lockstep_replication::app::App;
+use lockstep_replication::entry::{Body, Entry, Record};
 use lockstep_replication::io::{Kept, Work, WorkFailed, Worked};
-use lockstep_replication::snapshot::Snapshot;
+use lockstep_replication::snapshot::{Bad, Snapshot};
 use lockstep_replication::{Boot, Index, Replica, Restored, WorkId};
 
 use super::node::translated;
 use crate::dice::Roll;
-use crate::kv::{Kv, OldKv, Version, asked_by};
+use crate::kv::{Kv, NEWEST_SCHEMA, OldKv, asked_by};
+
+/// What a disk must know of an application that is stored on it, beside its types.
+pub trait Stored: App {
+    /// Encodes a state as a program of this schema does.
+    fn encode(capture: &Replica<Self>, chunk_bytes: usize, _schema: u32) -> Result<Snapshot, Bad> {
+        Snapshot::encode(capture, chunk_bytes)
+    }
+
+    /// Decodes a snapshot as a program of this schema does.
+    fn decode(snapshot: &Snapshot, raw_bytes_at_most: u64, _schema: u32) -> Result<Replica<Self>, Bad> {
+        snapshot.decode(raw_bytes_at_most)
+    }
+
+    /// Whether a program of this schema can start from a disk.
+    fn is_readable(_disk: &Disk<Self>, _boot: Boot, _schema: u32) -> Result<(), String> {
+        Ok(())
+    }
+
+    /// The client's command that an entry does, by uid, where the application knows.
+    fn asked(_entry: &Entry<Self>) -> Option<u64> {
+        None
+    }
+
+    /// The client commands that a state contains, by uid, where the application knows.
+    fn done(_state: &Self::State) -> Vec<u64> {
+        Vec::new()
+    }
+}
+
+impl Stored for Kv {
+    fn encode(capture: &Replica<Kv>, chunk_bytes: usize, schema: u32) -> Result<Snapshot, Bad> {
+        if schema < NEWEST_SCHEMA {
+            Snapshot::encode(&translated::<_, Replica<OldKv>>(capture), chunk_bytes)
+        } else {
+            Snapshot::encode(capture, chunk_bytes)
+        }
+    }
+
+    fn decode(snapshot: &Snapshot, raw_bytes_at_most: u64, schema: u32) -> Result<Replica<Kv>, Bad> {
+        if schema < NEWEST_SCHEMA {
+            snapshot.decode::<OldKv>(raw_bytes_at_most).map(|replica| translated(&replica))
+        } else {
+            snapshot.decode(raw_bytes_at_most)
+        }
+    }
+
+    fn is_readable(disk: &Disk<Kv>, boot: Boot, schema: u32) -> Result<(), String> {
+        if schema < NEWEST_SCHEMA {
+            // It reads less, but what it reads means the same.
+            disk.restore::<OldKv>(boot)?;
+        }
+        Ok(())
+    }
+
+    fn asked(entry: &Entry<Kv>) -> Option<u64> {
+        asked_by(entry).map(|by| by.uid)
+    }
+
+    fn done(state: &crate::kv::State) -> Vec<u64> {
+        state.done().collect()
+    }
+}
 
 /// One node's store.
-#[derive(Clone, Debug, Default)]
-pub struct Disk {
+#[derive(Clone, Debug)]
+pub struct Disk<A: App = Kv> {
     /// How often it was started from.
     pub starts: u64,
     /// What lies beside the log.
@@ -27,7 +90,7 @@ pub struct Disk {
     /// What losing branches left.
     pub asides: Vec<Aside>,
     /// Writes that wait, in order.
-    waiting: VecDeque<(WorkId, Work<Kv>)>,
+    waiting: VecDeque<(WorkId, Work<A>)>,
 }
 
 /// A set-aside file.
@@ -41,7 +104,14 @@ pub struct Aside {
     pub commands: Vec<u64>,
 }
 
-impl Disk {
+impl<A: App> Default for Disk<A> {
+    fn default() -> Self {
+        let (starts, kept, first, log, snapshots, asides, waiting) = Default::default();
+        Disk { starts, kept, first, log, snapshots, asides, waiting }
+    }
+}
+
+impl<A: Stored> Disk<A> {
     /// One past the last entry on it.
     pub fn next(&self) -> Index {
         self.first.plus(self.log.len() as u64)
@@ -79,7 +149,7 @@ impl Disk {
     }
 
     /// Puts a write at the end of those that wait.
-    pub fn ask(&mut self, id: WorkId, work: Work<Kv>) {
+    pub fn ask(&mut self, id: WorkId, work: Work<A>) {
         self.waiting.push_back((id, work));
     }
 
@@ -89,7 +159,7 @@ impl Disk {
     }
 
     /// The write that waited longest.
-    pub fn first_waiting(&self) -> Option<&Work<Kv>> {
+    pub fn first_waiting(&self) -> Option<&Work<A>> {
         self.waiting.front().map(|(_, work)| work)
     }
 
@@ -101,7 +171,7 @@ impl Disk {
         boot: Boot,
         schema: u32,
         fails: Option<&str>,
-    ) -> Result<Option<(WorkId, Result<Worked<Kv>, WorkFailed>)>, String> {
+    ) -> Result<Option<(WorkId, Result<Worked<A>, WorkFailed>)>, String> {
         let Some((id, work)) = self.waiting.pop_front() else { return Ok(None) };
         if let Some(why) = fails {
             return Ok(Some((id, Err(WorkFailed(why.to_owned())))));
@@ -109,7 +179,7 @@ impl Disk {
         Ok(Some((id, Ok(self.write(work, boot, schema)?))))
     }
 
-    fn write(&mut self, work: Work<Kv>, boot: Boot, schema: u32) -> Result<Worked<Kv>, String> {
+    fn write(&mut self, work: Work<A>, boot: Boot, schema: u32) -> Result<Worked<A>, String> {
         match work {
             Work::Keep(kept) => self.kept = kept,
             Work::Append { first, records } => {
@@ -151,7 +221,7 @@ impl Disk {
     }
 
     /// Reads from the log.
-    pub fn read(&self, work: Work<Kv>) -> Result<Worked<Kv>, WorkFailed> {
+    pub fn read(&self, work: Work<A>) -> Result<Worked<A>, WorkFailed> {
         match work {
             Work::Read { from, until, max_bytes } => {
                 let mut records = Vec::new();
@@ -181,24 +251,15 @@ impl Disk {
     }
 
     /// Encodes or decodes, as a program of this schema does.
-    pub fn code(&self, work: Work<Kv>, schema: u32) -> Result<Worked<Kv>, WorkFailed> {
-        let failed = |error: lockstep_replication::snapshot::Bad| WorkFailed(error.to_string());
-        let is_old = schema < crate::kv::NEWEST_SCHEMA;
+    pub fn code(&self, work: Work<A>, schema: u32) -> Result<Worked<A>, WorkFailed> {
+        let failed = |error: Bad| WorkFailed(error.to_string());
         match work {
             Work::Encode { capture, chunk_bytes } => {
-                let snapshot = if is_old {
-                    Snapshot::encode(&translated::<_, Replica<OldKv>>(&*capture), chunk_bytes)
-                } else {
-                    Snapshot::encode(&capture, chunk_bytes)
-                };
+                let snapshot = A::encode(&capture, chunk_bytes, schema);
                 snapshot.map(|snapshot| Worked::Encoded(Box::new(snapshot))).map_err(failed)
             }
             Work::Decode { snapshot, raw_bytes_at_most } => {
-                let replica = if is_old {
-                    snapshot.decode::<OldKv>(raw_bytes_at_most).map(|replica| translated(&replica))
-                } else {
-                    snapshot.decode(raw_bytes_at_most)
-                };
+                let replica = A::decode(&snapshot, raw_bytes_at_most, schema);
                 replica.map(|replica| Worked::Decoded(Box::new(replica))).map_err(failed)
             }
             Work::Keep(_)
@@ -212,16 +273,13 @@ impl Disk {
     }
 
     /// What a program of this schema finds when it starts.
-    fn restored(&self, boot: Boot, schema: u32) -> Result<Restored<Kv>, String> {
-        if schema < crate::kv::NEWEST_SCHEMA {
-            // It reads less, but what it reads means the same.
-            self.restore::<{ crate::kv::NEWEST_SCHEMA - 1 }>(boot)?;
-        }
+    fn restored(&self, boot: Boot, schema: u32) -> Result<Restored<A>, String> {
+        A::is_readable(self, boot, schema)?;
         self.restore(boot)
     }
 
     /// A copy of what is stored, as a copied disk image has it.
-    pub fn copied(&self) -> Disk {
+    pub fn copied(&self) -> Disk<A> {
         Disk { waiting: VecDeque::new(), ..self.clone() }
     }
 
@@ -231,17 +289,17 @@ impl Disk {
         let mut worth = false;
         for next in self.snapshots.split_off(&to.next()).into_values() {
             worth = true;
-            if let Ok(replica) = next.decode::<Kv>(u64::MAX) {
-                asked.extend(replica.state().done());
+            if let Ok(replica) = next.decode::<A>(u64::MAX) {
+                asked.extend(A::done(replica.state()));
             }
         }
         let stays = (to.since(self.first) as usize).min(self.log.len());
         let cut = self.log.split_off(stays);
         let starts_at = self.next();
         for (offset, bytes) in cut.into_iter().enumerate() {
-            if let Ok(entry) = (Record { index: starts_at.plus(offset as u64), bytes }).open::<Kv>() {
+            if let Ok(entry) = (Record { index: starts_at.plus(offset as u64), bytes }).open::<A>() {
                 worth |= !matches!(entry.body, Body::Opened(_) | Body::Backed);
-                asked.extend(asked_by(&entry).map(|by| by.uid));
+                asked.extend(A::asked(&entry));
             }
         }
         // What is left of a log that begins after the newest snapshot left has nothing to build upon.
@@ -257,7 +315,7 @@ impl Disk {
     }
 
     /// Builds the state up again: the newest snapshot, then the log.
-    pub fn restore<const SCHEMA: u32>(&self, boot: Boot) -> Result<Restored<Version<SCHEMA>>, String> {
+    pub fn restore<B: App>(&self, boot: Boot) -> Result<Restored<B>, String> {
         let replica = match self.snapshots.last_key_value() {
             None => Replica::default(),
             Some((_, snapshot)) => snapshot.decode(u64::MAX).map_err(|bad| bad.to_string())?,
@@ -289,7 +347,7 @@ impl Disk {
         let through = roll.below(self.waiting.len() as u64 + 1);
         for _ in 0..through {
             // Whoever asked for it hears nothing of it any more.
-            let _unheard = self.do_next(boot, crate::kv::NEWEST_SCHEMA, None)?;
+            let _unheard = self.do_next(boot, A::SCHEMA, None)?;
         }
         if let Some((_, Work::Append { first, records })) = self.waiting.front()
             && *first == self.next()

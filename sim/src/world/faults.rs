@@ -71,7 +71,7 @@ impl World {
             }
             Fault::Messages { from, to, lasts, .. } => {
                 let (from, to, until) = (self.only(*from), self.only(*to), self.time.saturating_add(lasts.0));
-                self.rules.extend(Rule::new(number, fault, until, from, to));
+                self.rules.extend(Rule::new(plan.faults[number].at.0, fault, until, from, to));
                 Ok(())
             }
             Fault::WallStep { node, millis } => self.each(*node, |world, at| {
@@ -129,7 +129,11 @@ impl World {
             }
             Fault::Busy { node, lasts } => self.each(*node, |world, at| {
                 let seen = lasts.0;
-                if world.machines[at].is_up() { world.step(at, Input::Busy(*lasts), Given::Other, seen) } else { Ok(()) }
+                if world.machines[at].is_up() {
+                    world.step(at, Input::Busy(*lasts), Given::Other, seen)
+                } else {
+                    Ok(())
+                }
             }),
         }
     }
@@ -151,8 +155,9 @@ impl World {
             Who::Part(Part::Everybody) => all.collect(),
             Who::Part(Part::Leader) => self.leader().into_iter().collect(),
             Who::Part(Part::Follower) => {
-                let follows =
-                    |at: &usize| self.machines[*at].node().is_some_and(|node| matches!(node.role(), Role::Following(_)));
+                let follows = |at: &usize| {
+                    self.machines[*at].node().is_some_and(|node| matches!(node.role(), Role::Following(_)))
+                };
                 all.into_iter().find(follows).into_iter().collect()
             }
         }
@@ -269,7 +274,10 @@ impl World {
             if paused {
                 self.push(time, Event::GoOn { at: at as u32 });
             }
-            if leaving {
+            if self.machines[at].needs_upgrade {
+                self.machines[at].schema = NEWEST_SCHEMA;
+            }
+            if leaving || self.machines[at].needs_upgrade && self.machines[at].is_up() {
                 self.crash(at, 0)?;
             }
             self.push(time, Event::Start { at: at as u32 });

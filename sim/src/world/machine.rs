@@ -24,6 +24,8 @@ pub struct Machine {
     pub process: Option<Box<Process>>,
     /// The schema that its program has from the next start on.
     pub schema: u32,
+    /// Whether it says that it needs a newer program: it gets one when faults stop.
+    pub needs_upgrade: bool,
     /// Counts the processes, so that what was meant for an older one is dropped.
     pub life: u32,
     /// Whether it never starts again.

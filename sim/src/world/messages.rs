@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use lockstep_replication::app::App;
 use lockstep_replication::message::Message;
 use lockstep_replication::wire;
 
@@ -22,6 +23,7 @@ pub(super) struct Envelope {
 
 /// As what a message crosses.
 #[derive(Clone, Debug)]
+#[expect(clippy::large_enum_variant, reason = "it is made once and shared behind an `Arc`")]
 pub(super) enum Content {
     Value(Message<Kv>),
     Wire(Bytes),
@@ -30,8 +32,8 @@ pub(super) enum Content {
 /// A fault that strikes messages, while it lasts.
 #[derive(Clone, Debug)]
 pub(super) struct Rule {
-    /// Which fault of the plan it is.
-    pub(super) number: usize,
+    /// By what its draws go: when it came, so that they stay as they are when another fault is taken away.
+    pub(super) key: u64,
     pub(super) until: u64,
     pub(super) kinds: Vec<Kind>,
     /// Machines, by place; none: all.
@@ -72,7 +74,7 @@ impl Envelope {
 }
 
 /// How a message of this kind goes.
-pub(super) fn parcel(message: &Message<Kv>, bytes: usize) -> Parcel {
+pub(crate) fn parcel<A: App>(message: &Message<A>, bytes: usize) -> Parcel {
     let is_bulk = matches!(
         message,
         Message::Entries(_)
@@ -94,16 +96,10 @@ impl Rule {
     }
 
     /// The rule that a fault is.
-    pub(super) fn new(
-        number: usize,
-        fault: &Fault,
-        until: u64,
-        from: Option<usize>,
-        to: Option<usize>,
-    ) -> Option<Rule> {
+    pub(super) fn new(key: u64, fault: &Fault, until: u64, from: Option<usize>, to: Option<usize>) -> Option<Rule> {
         let Fault::Messages { kinds, skip, count, share, what, .. } = fault else { return None };
         let (kinds, skip, left, share, what) = (kinds.clone(), *skip, *count, *share, *what);
-        Some(Rule { number, until, kinds, from, to, skip, left, share, what, seen: 0 })
+        Some(Rule { key, until, kinds, from, to, skip, left, share, what, seen: 0 })
     }
 }
 

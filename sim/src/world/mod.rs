@@ -4,12 +4,12 @@
 
 mod carrying;
 pub mod clients;
-mod clock;
+pub(crate) mod clock;
 mod connecting;
 pub mod disk;
 mod faults;
 pub mod machine;
-mod messages;
+pub(crate) mod messages;
 pub mod network;
 pub mod node;
 mod starting;
@@ -136,6 +136,7 @@ impl World {
             clock: Clock::new(dice.roll(Site::Machine, u64::from(planned.number), 0).below(plan.timing.drift + 1)),
             process: None,
             schema: planned.schema,
+            needs_upgrade: false,
             life: 0,
             gone: false,
             turns: 0,

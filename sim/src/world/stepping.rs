@@ -1,7 +1,7 @@
 //! Stepping one node, having the checks look at what came out, and doing it.
 
 use lockstep_replication::entry::{Body, Decided};
-use lockstep_replication::io::{Stop, Worked};
+use lockstep_replication::io::{Notice, Stop, Worked};
 use lockstep_replication::{Input, Outcome, Output, Role, Session, Span, Ticket, chaos};
 
 use super::clients::uid_answered;
@@ -149,9 +149,21 @@ impl World {
             }
             Output::Transient { transient, .. } => self.trace.output(10, transient),
             Output::Role(role) => self.trace.output(11, role_word(role)),
-            Output::Notice(_) => self.trace.output(12, 0),
+            Output::Notice(notice) => {
+                self.trace.output(12, 0);
+                if matches!(notice, Notice::NeedsUpgrade(_)) {
+                    self.machines[at].needs_upgrade = true;
+                    return Ok(self.is_quiet.then(|| self.upgraded(at)));
+                }
+            }
         }
         Ok(None)
+    }
+
+    /// The operator does as the node says.
+    fn upgraded(&mut self, at: usize) -> End {
+        self.machines[at].schema = kv::NEWEST_SCHEMA;
+        End { down: 100 * MILLIS }
     }
 
     /// A leader judged a node.

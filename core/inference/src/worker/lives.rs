@@ -75,9 +75,12 @@ impl Worker {
                 Process::Connected => format!("not all ranks found each other within {}", config.connect),
                 Process::Loading => format!("it did not load its model within {}", config.load),
                 Process::WarmingUp => format!("it was not ready {} after it had loaded", config.warm_up),
-                Process::Absent | Process::Greeted | Process::Gathering | Process::Loaded | Process::Ready | Process::Ending => {
-                    "it came to nothing".to_owned()
-                }
+                Process::Absent
+                | Process::Greeted
+                | Process::Gathering
+                | Process::Loaded
+                | Process::Ready
+                | Process::Ending => "it came to nothing".to_owned(),
             };
             self.fail(id, &reason, turn);
         } else if let Some(work) = silent {

@@ -65,6 +65,9 @@ impl Worker {
         };
         if first && begun {
             self.fail_task(id, "the node that worked on it started again", turn);
+        } else if self.answers.gateway(&id).is_some() {
+            // A second answer would be another one, and its client has a part of the first.
+            self.fail_task(id, "it was worked on before, in a branch of the log that lost", turn);
         } else if first && lost(expected.gateway) {
             self.call_off(id, turn);
         } else if task.input.bytes > most {

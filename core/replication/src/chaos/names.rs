@@ -18,6 +18,7 @@ pub const PROBES: &[&str] = &[
     "the log is shorter than a snapshot",
     "a joiner is told to ask later",
     "an offer is of no use any more",
+    "a snapshot needs a newer version",
     "the chunks of a snapshot stopped coming",
     "nobody holds a snapshot any more",
     "a chunk came after its transfer",
@@ -33,6 +34,7 @@ pub const PROBES: &[&str] = &[
     "a chunk is asked for again",
     // Serving those who catch up.
     "an offer is asked for too often",
+    "a joiner reads no snapshot of this version",
     "all places for joiners are taken",
     "a joiner waits for an encoding under way",
     "a chunk is asked for twice",
@@ -80,6 +82,7 @@ pub const PROBES: &[&str] = &[
     "entries of a newer session came before its leader's word",
     "an entry came twice",
     "an entry needs a newer version",
+    "a log has another content than its leader's",
     // Leading.
     "the leader's clock is behind the last stamp",
     "an entry would be too long",
@@ -105,6 +108,7 @@ pub const PROBES: &[&str] = &[
     "the outbox is full",
     "proposals are sent again",
     "an older start's generation is ordered",
+    "a branch that lost has won, and shows a proposal",
     "a refusal is contested",
     "a snapshot shows a command by its name",
     "a snapshot skips a command that waits",

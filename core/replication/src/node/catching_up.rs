@@ -28,6 +28,8 @@ const FINISHED: usize = 16;
 pub(super) struct CatchingUp {
     pub(super) stage: Stage,
     run: Option<Run>,
+    /// The schema that the leader's state needs, if this node does not read it.
+    pub(super) needs: Option<u32>,
 }
 
 /// Which way, and how far.
@@ -104,6 +106,7 @@ impl<A: App> Node<A> {
             return;
         }
         self.catching_up.stage = Stage::Idle;
+        self.catching_up.needs = None;
         if self.behind() > 0 {
             self.begin_catching_up(t);
         }
@@ -303,6 +306,16 @@ impl<A: App> Node<A> {
                 let wait = span.max(Span::millis(10)).min(self.config.transfer_patience);
                 self.catching_up.stage = Stage::Asking { again_at: t.at() + wait, tries };
             }
+            Offer::Newer(schema) => self.needs_newer(t, schema),
+        }
+    }
+
+    /// The state needs a newer program than this: nothing is lost by asking again, seldom, since another may come to lead.
+    fn needs_newer(&mut self, t: &mut Turn<'_, A>, schema: u32) {
+        probe!("a snapshot needs a newer version");
+        self.catching_up.stage = Stage::Asking { again_at: t.at() + self.config.transfer_patience, tries: 1 };
+        if self.catching_up.needs.replace(schema) != Some(schema) {
+            t.put(Output::Notice(Notice::NeedsUpgrade(needs_upgrade::<A>(schema))));
         }
     }
 
@@ -314,8 +327,12 @@ impl<A: App> Node<A> {
             self.snapshot_failed(t, "it is not newer than what this node has, or of another branch".into());
             return;
         }
+        if manifest.schema > A::SCHEMA {
+            return self.needs_newer(t, manifest.schema);
+        }
         match Fetch::new(t.at(), manifest, from, &self.config) {
             Ok(fetch) => {
+                self.catching_up.needs = None;
                 self.catching_up.stage = Stage::Fetching(Box::new(fetch));
                 self.fetch(t);
             }
@@ -398,6 +415,7 @@ impl<A: App> Node<A> {
             return;
         }
         self.counters.snapshots_installed += 1;
+        let origin = self.replica.origin(self.me);
         self.replica = replica;
         self.tail = Default::default();
         self.disk.installed(next);
@@ -406,10 +424,11 @@ impl<A: App> Node<A> {
             run.snapshot_bytes = snapshot.manifest.bytes;
             run.log_from = next;
         }
+        self.recognise(t);
         self.serving.installed(snapshot.clone(), &self.config);
         self.work(t, Pending::Install { next }, Work::Install(snapshot));
         t.put(Output::Replaced { next });
-        let replies = self.outbox.skipped(&self.replica, self.replica.origin(self.me));
+        let replies = self.outbox.skipped(&self.replica, origin, self.replica.origin(self.me));
         self.reply(t, replies);
         if !self.buffer.is_empty() {
             probe!("live entries waited for a snapshot to be installed");
@@ -485,4 +504,9 @@ impl<A: App> Node<A> {
             t.send(session.leader, Message::Credit { session, bytes });
         }
     }
+}
+
+/// What is said of a state that this node cannot read.
+pub(super) fn needs_upgrade<A: App>(schema: u32) -> String {
+    format!("the state needs schema version {schema}, this node reads up to {}: upgrade it", A::SCHEMA)
 }

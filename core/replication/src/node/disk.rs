@@ -175,7 +175,7 @@ impl<A: App> Node<A> {
     }
 
     /// This node does not hold any more what it said that it stored.
-    fn lost_entries(&mut self, t: &mut Turn<'_, A>) {
+    pub(super) fn lost_entries(&mut self, t: &mut Turn<'_, A>) {
         if !self.kept.damaged {
             self.kept.damaged = true;
             self.keep(t);

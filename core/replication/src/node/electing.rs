@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use super::leading::Leading;
 use super::{Node, Part, Turn};
 use crate::app::App;
+use crate::config::OPENING_BYTES;
 use crate::entry::{Body, Founding, Opened};
 use crate::id::{Boot, NodeId, Session};
 use crate::io::{Notice, Output};
@@ -46,8 +47,8 @@ impl Seeking {
     }
 }
 
-/// Whether the first node should lead rather than the second. Of two foundings the one with more known nodes; within one the
-/// higher position, then who led more sessions, then the higher id.
+/// Whether the first node should lead rather than the second. Of two foundings the one that was made on the other's log, else
+/// the one with more known nodes; within one the higher position, then who led more sessions, then the higher id.
 pub(super) fn outranks(one: (NodeId, &Standing), other: (NodeId, &Standing)) -> bool {
     let ((id, standing), (other_id, other)) = (one, other);
     if mutant!(PositionIgnored) {
@@ -59,7 +60,15 @@ pub(super) fn outranks(one: (NodeId, &Standing), other: (NodeId, &Standing)) -> 
     }
     match (standing.founding, other.founding) {
         (Some((founding, known)), Some((other_founding, other_known))) if founding != other_founding => {
-            (known, standing.position(), founding) > (other_known, other.position(), other_founding)
+            // A founding that an operator made on the other's log comes after it, however many nodes it left out.
+            let after = (standing.lineage.contains(&other.lineage), other.lineage.contains(&standing.lineage));
+            match after {
+                (true, false) => true,
+                (false, true) => false,
+                (true, true) | (false, false) => {
+                    (known, standing.position(), founding) > (other_known, other.position(), other_founding)
+                }
+            }
         }
         _ => (standing.position(), standing.seniority, id) > (other.position(), other.seniority, other_id),
     }
@@ -90,6 +99,7 @@ impl<A: App> Node<A> {
             peer.standing = Some(standing.clone());
             peer.heard = Some(t.at());
         }
+        self.read_anew();
         if self.kept.damaged {
             self.healing.answers.insert(from, standing.clone());
             self.heal(t);
@@ -123,6 +133,7 @@ impl<A: App> Node<A> {
             }
             return false;
         }
+        self.started(from, standing.boot);
         let highest = self.clock.max(self.kept.clock).saturating_add(self.config.clock_step_at_most);
         let claimed = standing.clock.max(standing.confirmed.map_or(0, |session| session.clock));
         let claimed = claimed.max(standing.session.map_or(0, |session| session.clock));
@@ -132,6 +143,13 @@ impl<A: App> Node<A> {
             return false;
         }
         true
+    }
+
+    /// Who leads counts what a node stored under the start that it speaks of, and not what a lost disk held.
+    pub(super) fn started(&mut self, node: NodeId, boot: Boot) {
+        if let Part::Leading(leading) = &mut self.part {
+            leading.tally.started(node, boot);
+        }
     }
 
     /// A node that hears no leader: its standing is its candidacy, whenever it comes.
@@ -229,8 +247,11 @@ impl<A: App> Node<A> {
         let mine = self.standing(t.at());
         let newest = self.kept.confirmed.max(self.session());
         let theirs = standing.lineage.open_ended();
-        let foreign = matches!((mine.founding, standing.founding), (Some(mine), Some(theirs)) if mine.0 != theirs.0);
-        let contained = !foreign && (theirs.contains(&mine.lineage) || mutant!(FollowsAnyLeader));
+        let contained = theirs.contains(&mine.lineage);
+        // Where its log contains this one's, an operator founded anew on that.
+        let foreign = !contained
+            && matches!((mine.founding, standing.founding), (Some(mine), Some(theirs)) if mine.0 != theirs.0);
+        let contained = contained || !foreign && mutant!(FollowsAnyLeader);
         if foreign || !contained {
             let we_lead_on = outranks((self.me, &mine), (leader, &standing));
             if foreign {
@@ -244,7 +265,9 @@ impl<A: App> Node<A> {
                     self.contest(t);
                 } else if let Part::Leading(leading) = &self.part
                     && leading.session < session
+                    && !foreign
                 {
+                    // Not above another founding's: a newer session ranks higher, so each would open above the other.
                     probe!("a leader opens above another that it outranks");
                     self.open(t, None);
                 }
@@ -364,8 +387,14 @@ impl<A: App> Node<A> {
             return empty == seeking.answers.len() && (empty + 1) * 2 > self.config.founders;
         }
         let known = self.replica.known();
-        let whole = seeking.answers.iter().filter(|(_, standing)| !standing.damaged).map(|(node, _)| *node);
+        let whole = seeking.answers.iter().filter(|(node, standing)| self.is_whole(**node, standing));
+        let whole = whole.map(|(node, _)| *node);
         whole.chain((!self.kept.damaged).then_some(self.me)).any(|node| known.contains(&node))
+    }
+
+    /// Whether a node's word counts. An empty one's does if it has the disk by which it is known: it never stored anything.
+    fn is_whole(&self, node: NodeId, standing: &Standing) -> bool {
+        !standing.damaged && (standing.founding.is_some() || self.replica.disk(node) == Some(standing.disk))
     }
 
     pub(super) fn seek_due(&self, seeking: &Seeking) -> Option<Moment> {
@@ -391,13 +420,24 @@ impl<A: App> Node<A> {
             }
             return;
         }
-        let founding = mine.founding.is_none().then(|| {
-            let peers = seeking.answers.iter().map(|(node, standing)| (*node, Some(standing.disk)));
-            let known: BTreeMap<_, _> = peers.chain([(self.me, Some(self.kept.disk))]).collect();
-            (self.rng.number(), known.into_iter().collect())
-        });
-        let founding = founding.map(|(id, known)| Founding { id, known });
+        let peers = seeking.answers.iter().map(|(node, standing)| (*node, Some(standing.disk))).collect();
+        let founding = mine.founding.is_none().then(|| self.founding(peers));
         self.open(t, founding);
+    }
+
+    /// A founding of these nodes and this one: of as many as an entry has room for. The others join one by one.
+    fn founding(&mut self, mut known: BTreeMap<NodeId, Option<u64>>) -> Founding {
+        known.remove(&self.me);
+        let mut room = self.config.entry_limit() - OPENING_BYTES;
+        let mine = (self.me, Some(self.kept.disk));
+        let fits = |member: &(NodeId, Option<u64>)| {
+            let bytes = postcard::experimental::serialized_size(member).unwrap_or(usize::MAX);
+            room = room.saturating_sub(bytes);
+            room > 0
+        };
+        let mut known: Vec<_> = [mine].into_iter().chain(known.into_iter().take_while(fits)).collect();
+        known.sort_unstable();
+        Founding { id: self.rng.number(), known }
     }
 
     /// Opens a session above every clock heard of, at the next index.
@@ -426,7 +466,12 @@ impl<A: App> Node<A> {
         let replies = self.outbox.doubt_beyond(opened);
         self.reply(t, replies);
         self.part = Part::Leading(Box::new(Leading::begin(session, opened, self.me, self.boot, t.at())));
-        self.order(t, Body::Opened(Opened { session, founding })).expect("an opening is short");
+        self.observed.schema = match &founding {
+            Some(founding) => self.schema_for(founding.known.iter().map(|(node, _)| node)),
+            None => self.schema_for(self.replica.known()),
+        };
+        self.order(t, Body::Opened(Opened { session, founding }))
+            .expect("an opening names as many nodes as there is room for");
         t.put(Output::Role(self.role()));
     }
 
@@ -442,10 +487,9 @@ impl<A: App> Node<A> {
         self.kept.damaged = false;
         let connected = self.peers.iter().filter(|(node, peer)| peer.connected && Some(*node) != without);
         let disk = |standing: &Option<Standing>| standing.as_ref().map(|standing| standing.disk);
-        let peers = connected.map(|(node, peer)| (node, disk(&peer.standing)));
-        let known: BTreeMap<NodeId, _> = peers.chain([(self.me, Some(self.kept.disk))]).collect();
-        let id = self.rng.number();
-        self.open(t, Some(Founding { id, known: known.into_iter().collect() }));
+        let peers = connected.map(|(node, peer)| (node, disk(&peer.standing))).collect();
+        let founding = self.founding(peers);
+        self.open(t, Some(founding));
     }
 
     /// Whether others know this node by a disk that it does not have any more.
@@ -456,12 +500,18 @@ impl<A: App> Node<A> {
             && self.replica.disk(self.me) != Some(self.kept.disk)
     }
 
-    /// A founding was applied: a node that it names with its present disk need not catch up to know that it lost nothing.
+    /// The log shows by which disk an empty node is known. By its present one: it need not catch up to know that it lost
+    /// nothing. By another: that is kept before any of the log is, for it may start again from what it has by then.
     pub(super) fn recognise(&mut self, t: &mut Turn<'_, A>) {
-        if self.fresh && self.replica.disk(self.me) == Some(self.kept.disk) {
+        if !self.fresh {
+            return;
+        }
+        if self.replica.disk(self.me) == Some(self.kept.disk) {
             probe!("an empty node finds its disk named");
             self.fresh = false;
             self.confirm(t);
+        } else if self.lost_its_disk() {
+            self.lost_entries(t);
         }
     }
 
@@ -470,13 +520,11 @@ impl<A: App> Node<A> {
         if !self.fresh {
             return;
         }
-        let damaged = self.lost_its_disk();
+        let lost = self.lost_its_disk();
         self.fresh = false;
-        if damaged {
+        if lost {
             probe!("a wiped node is known by another disk");
-            self.kept.damaged = true;
-            self.keep(t);
-            t.put(Output::Notice(Notice::Damaged));
+            self.lost_entries(t);
             self.broadcast_question(t);
         } else {
             self.confirm(t);
@@ -511,12 +559,8 @@ impl<A: App> Node<A> {
             return;
         }
         let known = self.replica.known();
-        // An empty node is whole if it has the disk by which it is known: it never stored anything.
-        let whole = |node: &NodeId, standing: &Standing| {
-            !standing.damaged && (standing.founding.is_some() || self.replica.disk(*node) == Some(standing.disk))
-        };
         let answered = || self.healing.answers.iter();
-        let answers = || answered().filter(|(node, standing)| known.contains(*node) && whole(node, standing));
+        let answers = || answered().filter(|(node, standing)| known.contains(*node) && self.is_whole(**node, standing));
         let confirmed = answers().filter_map(|(_, standing)| standing.confirmed).map(|session| session.clock).max();
         // The same log, not only as long a one.
         let mine = self.replica.lineage();

@@ -205,6 +205,9 @@ impl<A: App> Node<A> {
         if lead.next == self.replica.next() && lead.hash != self.replica.hash() && lead.next.0 > 0 {
             self.counters.conflicts += 1;
             t.put(Output::Notice(Notice::Conflict(lead.next)));
+            probe!("a log has another content than its leader's");
+            // What this node said that it stored may be counted as held by it.
+            self.lost_entries(t);
             self.rewind(t, Index(0), lead.session);
         }
     }
@@ -291,7 +294,7 @@ impl<A: App> Node<A> {
     /// One record: the next one is applied at once, a later one waits in the buffer, an earlier one was had before.
     fn take_record(&mut self, t: &mut Turn<'_, A>, record: Record) {
         let index = record.index;
-        if record.bytes.len() > self.config.entry_bytes {
+        if record.bytes.len() > self.config.entry_limit() {
             self.counters.rejected_origin += 1;
             return;
         }

@@ -1,6 +1,8 @@
 //! Leading: ordering what is proposed, counting who holds it, beating, ticking.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use imbl::OrdSet;
 
 use super::{Node, Part, Turn};
 use crate::app::{App, Liveness as Fate, Wish};
@@ -36,6 +38,10 @@ pub(super) struct Leading<A: App> {
     untold: BTreeMap<NodeId, Index>,
     /// Since when each known node is lost.
     lost_since: BTreeMap<NodeId, Moment>,
+    /// Whom the operator wants forgotten: each when its turn comes.
+    to_forget: BTreeSet<NodeId>,
+    /// The change of the known nodes that is done last, by majority before and after it.
+    changed: Option<Index>,
     /// Whether anybody is heard who is not known, as of these nodes heard and the last change of those known.
     guests: Option<((u64, Option<Index>), bool)>,
 }
@@ -57,6 +63,8 @@ impl<A: App> Leading<A> {
             done: None,
             untold: BTreeMap::new(),
             lost_since: BTreeMap::new(),
+            to_forget: BTreeSet::new(),
+            changed: None,
             guests: None,
         }
     }
@@ -77,7 +85,6 @@ impl<A: App> Node<A> {
         }
         let standing = self.standing(t.at());
         t.broadcast(Message::Hello { standing, answer: false });
-        self.observed.schema = self.read_by_all();
         self.decide_fate(t, self.me, Fate::Heard);
         // Nodes that beat before have no reason to say so again at once.
         for peer in peers {
@@ -114,9 +121,9 @@ impl<A: App> Node<A> {
         }
         let entry = Entry { index, stamp, body };
         let record = entry.seal(self.observed.schema);
-        if record.bytes.len() > self.config.entry_bytes {
+        if record.bytes.len() > self.config.entry_limit() {
             probe!("an entry would be too long");
-            return Err(Refused::TooLong { bytes: record.bytes.len() as u64, limit: self.config.entry_bytes as u64 });
+            return Err(Refused::TooLong { bytes: record.bytes.len() as u64, limit: self.config.entry_limit() as u64 });
         }
         self.replica.apply(&record, &entry).expect("the leader orders the next index");
         self.buffer.fast_forward_to(self.replica.next());
@@ -296,12 +303,15 @@ impl<A: App> Node<A> {
             return;
         }
         peer.heard = Some(t.at());
-        peer.schema = Some(beat.schema);
+        let is_news = peer.schema.replace(beat.schema) != Some(beat.schema);
+        self.started(from, beat.boot);
+        if is_news {
+            self.read_anew();
+        }
         if let Part::Leading(leading) = &mut self.part
             && leading.ready
         {
             leading.liveness.heard(t.at(), from, beat.busy, &self.config);
-            self.observed.schema = self.read_by_all();
         }
         // The peers' table let others go to make room for this one.
         if self.observed.telemetry.len() > self.config.nodes {
@@ -310,11 +320,20 @@ impl<A: App> Node<A> {
         self.observed.telemetry.insert(from, beat.telemetry);
     }
 
-    /// The newest schema that every known node reads, as far as they have said.
-    fn read_by_all(&self) -> u32 {
-        let known = self.replica.known();
-        let schemas = self.peers.iter().filter(|(node, _)| known.contains(node)).filter_map(|(_, peer)| peer.schema);
-        schemas.chain([A::SCHEMA]).min().unwrap_or(A::SCHEMA)
+    /// The schema to write: the newest that each of these nodes said it reads, and no newer one than the log shows as long as
+    /// one of them has not said so. Never an older one than that: who does not read it cannot follow anyway.
+    pub(super) fn schema_for<'a>(&self, nodes: impl IntoIterator<Item = &'a NodeId>) -> u32 {
+        let written = self.replica.schema();
+        let others = nodes.into_iter().filter(|node| **node != self.me);
+        let reads = others.map(|node| self.peers.get(*node).and_then(|peer| peer.schema).unwrap_or(written));
+        reads.chain([A::SCHEMA]).min().unwrap_or(written).max(written)
+    }
+
+    /// A node said what it reads, or the known nodes are others.
+    pub(super) fn read_anew(&mut self) {
+        if let Part::Leading(_) = &self.part {
+            self.observed.schema = self.schema_for(self.replica.known());
+        }
     }
 
     /// A node confirmed the session and holds so much.
@@ -325,6 +344,7 @@ impl<A: App> Node<A> {
             && next <= last
             && leading.tally.stored(from, boot, next)
         {
+            self.serving.stored(from, next);
             return;
         }
         self.counters.stale_session += 1;
@@ -354,14 +374,29 @@ impl<A: App> Node<A> {
         leading.mark.is_some_and(|mark| leading.tally.majority(self.replica.known()) > mark)
     }
 
-    /// Lets one more node become known, or forgets one that was lost for too long.
+    /// The change of the known nodes that this session ordered and that is not done by majority yet. What earlier ones
+    /// ordered is done with the session's mark.
+    fn changing(&mut self) -> Option<KnownChange> {
+        let (index, change) = self.replica.changed()?;
+        let Part::Leading(leading) = &mut self.part else { return None };
+        if index > leading.opened
+            && leading.changed < Some(index)
+            && leading.tally.majority_across(self.replica.known(), Some(change)) > index
+        {
+            leading.changed = Some(index);
+        }
+        (index > leading.opened && leading.changed < Some(index)).then_some(change)
+    }
+
+    /// Forgets whom the operator wants forgotten, lets one more node become known, or forgets one that was lost for too long.
     fn change_known(&mut self, t: &mut Turn<'_, A>) {
         if !self.may_change_known() {
             return;
         }
-        let Part::Leading(leading) = &self.part else { return };
-        let done = leading.done.map(|done| done.index);
-        let pending = self.replica.changed().is_some_and(|(index, _)| Some(index) > done);
+        if let Some(node) = self.hinders_all() {
+            return self.forget(t, node);
+        }
+        let pending = self.changing().is_some();
         if pending && !mutant!(KnownTwoAtATime) || !self.is_settled() {
             if pending {
                 probe!("one change of the known nodes waits for another");
@@ -369,12 +404,18 @@ impl<A: App> Node<A> {
             return;
         }
         let known = self.replica.known();
+        let Part::Leading(leading) = &mut self.part else { return };
+        if let Some(node) = leading.to_forget.pop_first() {
+            return self.order_forgotten(t, node);
+        }
+        let Part::Leading(leading) = &self.part else { return };
         let near = |next: Index| self.replica.next().since(next) <= self.config.caught_up_entries;
         let joins = leading.liveness.live().find(|node| {
             !known.contains(node)
                 && self.peers.is_connected(*node)
                 && !self.peers.is_damaged(*node)
                 && leading.tally.next(*node).is_some_and(near)
+                && self.peers.get(*node).is_some_and(|peer| peer.schema >= Some(self.observed.schema))
                 && known.len() < self.config.nodes
         });
         let gone = leading.lost_since.iter().find(|(node, since)| {
@@ -396,24 +437,43 @@ impl<A: App> Node<A> {
             let known = self.replica.known();
             leading.guests = Some((as_of, leading.liveness.nodes().any(|node| !known.contains(&node))));
         }
-        leading.guests.is_some_and(|(_, any)| any) || !leading.lost_since.is_empty()
+        leading.guests.is_some_and(|(_, any)| any) || !leading.lost_since.is_empty() || !leading.to_forget.is_empty()
     }
 
-    /// The operator forgets a node: by an entry where a majority can agree, else by a new founding without it.
+    /// The operator forgets a node: by an entry, in its turn, where more than half of the known nodes are reached, else by a
+    /// new founding without it.
     pub(super) fn forget(&mut self, t: &mut Turn<'_, A>, node: NodeId) {
-        if node == self.me || !self.replica.known().contains(&node) {
+        let known = self.replica.known();
+        if node == self.me || !known.contains(&node) || !self.is_ready_leader() {
             return;
         }
+        if self.most_are_reached() {
+            if let Part::Leading(leading) = &mut self.part {
+                leading.to_forget.insert(node);
+            }
+            return;
+        }
+        self.give_up(t, node);
+        self.found_anew(t, Some(node));
+    }
+
+    fn order_forgotten(&mut self, t: &mut Turn<'_, A>, node: NodeId) {
+        self.give_up(t, node);
+        // The longest of its kind is short; only a leader that hands over orders nothing any more.
+        let _ = self.order(t, Body::Known(KnownChange::Forgotten(node)));
+        // Without it others may count as lost at once, and more may be done.
+        self.tick(t);
+        self.advance_done(t);
+    }
+
+    /// What this node held is given up: the operator says that it is gone.
+    fn give_up(&mut self, t: &mut Turn<'_, A>, node: NodeId) {
         let Part::Leading(leading) = &mut self.part else { return };
         leading.liveness.forget(node);
+        leading.lost_since.remove(&node);
         leading.tally.forget(node);
         self.decide_fate(t, node, Fate::Lost);
         self.decide_fate(t, node, Fate::Evicted);
-        if self.is_settled() {
-            let _ = self.order(t, Body::Known(KnownChange::Forgotten(node)));
-        } else {
-            self.found_anew(t, Some(node));
-        }
     }
 
     /// Moves the promise on as far as the tally allows, and tells those who wait for it.
@@ -421,10 +481,10 @@ impl<A: App> Node<A> {
         if !self.may_be_more_done() {
             return;
         }
+        let change = self.changing();
         let known = self.replica.known();
         let Part::Leading(leading) = &self.part else { return };
-        let change = self.replica.changed().filter(|(index, _)| leading.done.is_none_or(|done| *index > done.index));
-        let majority = leading.tally.majority_across(known, change.map(|(_, change)| change));
+        let majority = leading.tally.majority_across(known, change);
         let mut by_majority = leading.mark.filter(|mark| majority > *mark).and(majority.previous());
         if mutant!(DoneBeforeMark) {
             by_majority = majority.previous();
@@ -432,8 +492,7 @@ impl<A: App> Node<A> {
         if mutant!(DoneBeforeHeld) {
             by_majority = self.replica.next().previous();
         }
-        let reached = known.iter().filter(|node| **node == self.me || self.is_reached(**node)).count();
-        let alone = if reached * 2 > known.len() { None } else { self.held_by_all_reached() };
+        let alone = if self.most_are_reached() { None } else { self.held_by_all_reached() };
         let Some(index) = by_majority.max(alone) else { return };
         if leading.done.is_some_and(|done| done.index >= index) {
             return;
@@ -464,10 +523,6 @@ impl<A: App> Node<A> {
             }
         }
         leading.untold.retain(|_, last| *last > index);
-        // A change of the known nodes that is done by now holds back nothing behind it any more.
-        if change.is_some_and(|(changed, _)| changed <= index) {
-            self.advance_done(t);
-        }
     }
 
     /// Whether more than what is done may be held by a majority, or by all that can be reached: cheaper than to see how
@@ -482,6 +537,25 @@ impl<A: App> Node<A> {
         let Part::Leading(leading) = &self.part else { return false };
         let lacks = |node: NodeId| leading.tally.next(node).is_some_and(|next| next <= after);
         !lacks(self.me) && !self.peers.connected().any(|node| lacks(node) && self.is_reached(node))
+    }
+
+    /// Whether more than half of the known nodes can hold entries now.
+    fn most_are_reached(&self) -> bool {
+        self.most_of(self.replica.known())
+    }
+
+    fn most_of(&self, nodes: &OrdSet<NodeId>) -> bool {
+        nodes.iter().filter(|node| **node == self.me || self.is_reached(**node)).count() * 2 > nodes.len()
+    }
+
+    /// A node that is to be forgotten, if nothing but that such nodes are gone keeps the others from agreeing on it.
+    fn hinders_all(&mut self) -> Option<NodeId> {
+        let known = self.replica.known();
+        let Part::Leading(leading) = &mut self.part else { return None };
+        leading.to_forget.retain(|node| known.contains(node));
+        let first = *leading.to_forget.first()?;
+        let others = leading.to_forget.iter().fold(known.clone(), |others, node| others.without(node));
+        (!self.most_are_reached() && self.most_of(&others)).then_some(first)
     }
 
     /// Whether a known node can hold entries now, as far as its leader knows.

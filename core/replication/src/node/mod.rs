@@ -481,7 +481,11 @@ impl<A: App> Node<A> {
                 }
             }
             Body::Opened(_) => self.recognise(t),
-            Body::Generation { .. } | Body::Backed | Body::Known(_) => {}
+            Body::Known(_) => {
+                self.read_anew();
+                self.recognise(t);
+            }
+            Body::Generation { .. } | Body::Backed => {}
         }
         self.disk.write(record.bytes.clone(), entry.index);
         self.tail.push(record, self.config.tail_bytes);

@@ -42,6 +42,10 @@ impl Serving {
         self.serve.forget(peer);
     }
 
+    pub(super) fn stored(&mut self, peer: NodeId, next: Index) {
+        self.serve.stored(peer, next);
+    }
+
     /// A snapshot came from elsewhere: it can be served on.
     pub(super) fn installed(&mut self, snapshot: Snapshot, config: &Config) {
         self.replays.clear();
@@ -204,6 +208,13 @@ impl<A: App> Node<A> {
         let log = LogInfo { first: self.disk.first, next: self.replica.next(), entry_bytes: self.tail.entry_bytes() };
         if buggify!("a joiner is put off") {
             t.send(from, Message::Offer { session, offer: Offer::Later(Span::millis(100)) });
+            return;
+        }
+        let needs = Snapshot::schema_of(&self.replica);
+        if self.peers.get(from).and_then(|peer| peer.schema).is_some_and(|reads| reads < needs) {
+            probe!("a joiner reads no snapshot of this version");
+            let offer = if next >= log.first { Offer::LogShorter } else { Offer::Newer(needs) };
+            t.send(from, Message::Offer { session, offer });
             return;
         }
         match self.serving.serve.asked(t.at(), from, next, log, &self.config) {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::catching_up::Stage;
+use super::catching_up::{Stage, needs_upgrade};
 use super::{Node, Part};
 use crate::app::App;
 use crate::id::NodeId;
@@ -64,6 +64,9 @@ impl<A: App> Node<A> {
         }
         if self.disk.rewinding {
             return Some("a branch of the log lost, and is being set aside".into());
+        }
+        if let Some(schema) = self.catching_up.needs.filter(|_| self.is_far_behind()) {
+            return Some(needs_upgrade::<A>(schema));
         }
         let behind = self.behind();
         match &self.part {

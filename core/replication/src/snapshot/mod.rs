@@ -128,16 +128,22 @@ impl Manifest {
 }
 
 impl Snapshot {
+    /// The schema of a snapshot of this state: who reads its log reads that, as far as the form of the state allows.
+    pub fn schema_of<A: App>(replica: &Replica<A>) -> u32 {
+        replica.schema().max(A::STATE_SCHEMA)
+    }
+
     /// Encodes a state. The same state gives the same bytes on every node.
     pub fn encode<A: App>(replica: &Replica<A>, chunk_bytes: usize) -> Result<Snapshot, Bad> {
         let malformed = |error: String| Bad::Malformed(error);
-        let form = (FORMAT, A::SCHEMA.to_le_bytes(), replica);
+        let schema = Self::schema_of(replica);
+        let form = (FORMAT, schema.to_le_bytes(), replica);
         let raw = postcard::to_stdvec(&form).map_err(|error| malformed(error.to_string()))?;
         let bytes = Bytes::from(zstd::bulk::compress(&raw, LEVEL).map_err(|error| malformed(error.to_string()))?);
         let manifest = Manifest {
             lineage: replica.lineage().clone(),
             log_hash: replica.hash(),
-            schema: A::SCHEMA,
+            schema,
             raw_bytes: raw.len() as u64,
             bytes: bytes.len() as u64,
             hash: Hash::of(&bytes),

@@ -203,6 +203,13 @@ impl Serve {
         self.may_ask.remove(&peer);
     }
 
+    /// A peer stored the log up to `next`: it needs a place no more, wherever its chunks came from.
+    pub fn stored(&mut self, peer: NodeId, next: Index) {
+        if let Some(served) = self.served.get_mut(&peer).filter(|served| next >= served.from) {
+            served.pulls = None;
+        }
+    }
+
     /// The log was cut or replaced: what was cached may belong to the branch that lost. An encoding under way goes on,
     /// but nobody waits for it.
     pub fn clear(&mut self) {

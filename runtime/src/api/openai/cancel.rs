@@ -1,13 +1,14 @@
 //! `POST /v1/chat/completions/{id}/cancel`: an answer is not needed any more. Any node takes it.
 
 use axum::Json;
-use axum::extract::{Path, Request, State};
+use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse as _, Response};
 use lockstep_inference::command::Command;
 use serde_json::json;
 
 use super::forms::task_of;
+use crate::api::body::PathText;
 use crate::api::errors::ApiError;
 use crate::api::operator::empty;
 use crate::api::reply::Reply;
@@ -17,7 +18,7 @@ use crate::api::submit::Asked;
 /// `POST /v1/chat/completions/{id}/cancel`, by the id that the answer has in all its parts.
 pub(crate) async fn cancel(
     State(shared): State<Shared>,
-    Path(id): Path<String>,
+    PathText(id): PathText,
     request: Request,
 ) -> Result<Response, ApiError> {
     empty(request).await?;

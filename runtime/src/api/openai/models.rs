@@ -3,13 +3,14 @@
 use std::collections::BTreeMap;
 
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use lockstep_inference::id::ModelId;
 use lockstep_inference::state;
 use lockstep_replication::Wall;
 use serde_json::{Value, json};
 
 use super::failure;
+use crate::api::body::PathText;
 use crate::api::errors::ApiError;
 use crate::api::shared::Shared;
 
@@ -22,7 +23,7 @@ pub(crate) async fn models(State(shared): State<Shared>) -> Json<Value> {
 }
 
 /// `GET /v1/models/{id}`: one of them.
-pub(crate) async fn model(State(shared): State<Shared>, Path(id): Path<String>) -> Result<Json<Value>, ApiError> {
+pub(crate) async fn model(State(shared): State<Shared>, PathText(id): PathText) -> Result<Json<Value>, ApiError> {
     let published = shared.node.now();
     let model = ModelId::new(&id);
     match placed(published.replica.state()).get(&model) {

@@ -17,7 +17,8 @@ async fn each_outcome_has_its_status_and_its_form() {
 
     let (status, body) = api.command(&refused()).await;
     assert_eq!((status.as_u16(), &body["result"]), (409, &json!("refused")));
-    assert_eq!(body["error"], json!({ "code": body["code"], "message": body["reason"] }));
+    let kind = "invalid_request_error";
+    assert_eq!(body["error"], json!({ "code": body["code"], "message": body["reason"], "type": kind, "param": null }));
 
     let answered = async |outcome| {
         api.node.tell(Order::Answer(outcome));

@@ -27,6 +27,10 @@ async fn unknown_routes_and_methods_are_json_errors() {
     let (status, code, message) = error(api.get("/v1/nothing")).await;
     assert_eq!((status, code.as_str()), (404, "no_such_route"));
     assert!(message.contains("/v1/nothing"));
+    for path in ["/v1/models/%ff", "/v1/instances/%ff", "/v1/traces/%ff", "/v1/commands/%ff", "/v1/state/%ff"] {
+        let (status, code, _) = error(api.get(path)).await;
+        assert_eq!((status, code.as_str()), (400, "bad_path"), "{path}");
+    }
     let response = api.client.delete(api.url("/v1/state")).send().await.unwrap();
     assert_eq!(header(&response, "allow"), "GET,HEAD");
     let (status, code, _) = error(api.client.delete(api.url("/v1/state"))).await;

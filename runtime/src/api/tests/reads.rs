@@ -85,6 +85,7 @@ async fn the_cluster_is_the_nodes_view_and_what_lies_around_it() {
     assert_eq!(cluster["counters"]["gaps"], 0);
     assert_eq!(cluster["set_aside"][0]["name"], "1-7.aside");
     assert_eq!(cluster["state_hash"], Value::Null);
+    assert_eq!(cluster["nodes"][OTHER.to_string()]["telemetry"], Value::Null);
     let hash = api.node.handle().now().replica.digest().to_string();
     assert_eq!(api.read("/v1/cluster?hash=true").await.1["state_hash"], hash);
 
@@ -97,6 +98,10 @@ async fn the_cluster_is_the_nodes_view_and_what_lies_around_it() {
     let (_, cluster) = api.read("/v1/cluster").await;
     assert_eq!((&cluster["role"], &cluster["session"]), (&json!("seeking"), &Value::Null));
     assert_eq!(cluster["nodes"][OTHER.to_string()]["lag"], 1);
+
+    api.node.tell(Order::Hear(OTHER, 7));
+    let (_, cluster) = api.read("/v1/cluster?at_least=2").await;
+    assert_eq!(cluster["nodes"][OTHER.to_string()]["telemetry"]["memory_free_bytes"], 7);
 }
 
 #[tokio::test]

@@ -174,5 +174,6 @@ fn a_proposal_twice_or_before_its_generation_breaks_l11() {
     log.add(0, proposed(5, 4)).expect("the newer generation is not in this branch");
     breaks("once_in_order", log.clone().add(0, generation(5)));
     log.add(0, Body::Known(KnownChange::Forgotten(node_id(2)))).expect("it is forgotten");
-    log.add(0, generation(1)).expect("and begins again");
+    breaks("once_in_order", log.clone().add(0, generation(1)));
+    log.add(0, generation(7)).expect("its proposals go on where they were");
 }

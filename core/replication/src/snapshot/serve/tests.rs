@@ -129,6 +129,18 @@ fn eight_joiners_find_four_places_and_the_rest_come_as_soon_as_one_is_free() {
 }
 
 #[test]
+fn a_joiner_that_got_its_chunks_elsewhere_frees_its_place() {
+    let mut serve = holding(&[3000]);
+    (0..4).for_each(|n| drop(serve.asked(at(0), peer(n), HERE, log(5, 4000), &config())));
+    let next = serve.newest().unwrap().next();
+    serve.stored(peer(1), next.previous().unwrap());
+    assert_eq!(serve.serving(), 4, "that much it had before");
+    serve.stored(peer(1), next);
+    assert_eq!(serve.serving(), 3);
+    assert!(offered(&serve.asked(at(200), peer(4), HERE, log(5, 4000), &config())).is_some());
+}
+
+#[test]
 fn a_joiner_that_died_frees_its_place_in_time() {
     let mut serve = holding(&[3000]);
     let name = serve.newest().unwrap().hash;
