@@ -3,6 +3,8 @@
 //! A [`Plan`] says everything about a run; [`run::run`] plays it. Nothing that decides is reimplemented here: the nodes are
 //! those of `lockstep-replication`, the world around them (network, disks, clocks, clients) is simulated.
 
+#![allow(rustdoc::private_intra_doc_links, reason = "the documentation is built with private items")]
+
 pub mod bench;
 pub mod checks;
 pub mod dice;

@@ -1,6 +1,6 @@
 //! Switches for the simulator alone: branches that are counted, moods of a node that the laws allow, faults that they do not.
 //!
-//! They are compiled in by the feature `simulation`; without it [`probe!`], [`buggify!`] and [`mutant!`] leave nothing
+//! They are compiled in by the feature `simulation`; without it `probe!`, `buggify!` and `mutant!` leave nothing
 //! behind. What they look at belongs to the thread, since a run stays on one thread from its beginning to its end, and it
 //! is handed in: nothing is drawn here but by key, so a run that is repeated meets the same moods at the same steps.
 
