@@ -2,7 +2,8 @@
 //!
 //! A node that fails in the middle of an answer may run the task again after its restart, and the second answer is
 //! another one. So nothing of an answer is sent before the state shows that the task has begun: a node that finds a
-//! task begun by an earlier life of its own fails it, and a gateway never gets one half of two answers.
+//! task begun by an earlier life of its own fails it, so that a gateway does not get one half of two answers. Where that
+//! entry was in a branch of the log that lost, it still can.
 
 use std::collections::{BTreeMap, VecDeque};
 
