@@ -71,6 +71,8 @@ fn lives(world: &mut World, options: &Options, facts: &mut Facts) -> Result<(), 
     chaos::set(Chaos { mutant: options.mutant, moods: None });
     world.quiet()?;
     let quiet = world.time;
+    // Nobody agrees who has yet to notice which connections broke before.
+    world.run_until(quiet + world.plan.timing.dial.0 + world.plan.timing.notice.0)?;
     if world.plan.loses_data() && world.waits_for_operator()? {
         return Ok(());
     }
@@ -86,8 +88,8 @@ fn lives(world: &mut World, options: &Options, facts: &mut Facts) -> Result<(), 
     let agreed = world.sessions();
     world.run_until(world.time + 3 * SECONDS)?;
     let before = world.done();
-    let asked: Vec<usize> = world.core().collect();
-    asked.iter().for_each(|at| world.ask_last(*at));
+    let mut asked: Vec<(usize, u32)> = world.core().map(|at| (at, world.machines[at].life)).collect();
+    asked.iter().for_each(|(at, _)| world.ask_last(*at));
     world.run_until(world.time + SECONDS)?;
     let again = world.agree(world.time + 4 * SECONDS, "they do not agree again");
     if again.is_err() && world.plan.loses_data() && world.waits_for_operator()? {
@@ -101,6 +103,8 @@ fn lives(world: &mut World, options: &Options, facts: &mut Facts) -> Result<(), 
             format!("they agreed on {then:?} and left it for {now:?} without a fault"),
         ));
     }
+    // An upgrade that an entry of now asks for restarts a node, and its client is told that nobody knows.
+    asked.retain(|(at, life)| world.machines[*at].life == *life);
     let done = world.done() - before;
     if done < asked.len() as u64 && world.plan.loses_data() && world.waits_for_operator()? {
         return Ok(());
@@ -117,7 +121,7 @@ fn lives(world: &mut World, options: &Options, facts: &mut Facts) -> Result<(), 
         }
     }
     world.look_at_limits()?;
-    world.checks.ended(asked.first().copied().unwrap_or_default(), &world.set_aside())
+    world.checks.ended(asked.first().map_or(0, |(at, _)| *at), &world.set_aside())
 }
 
 impl World {
@@ -146,12 +150,15 @@ impl World {
         }
     }
 
-    /// Ten seconds, and what machines need to notice, dial, and carry the longest log, or the largest state, twice.
+    /// Ten seconds, and what machines need to notice, dial, and carry the longest log, or the largest state, twice. A replay
+    /// carries a window in the time that a message takes there, a disk to read and another to sync it, and the credit back.
     fn time_to_agree(&self) -> u64 {
-        let (timing, weather) = (&self.plan.timing, &self.plan.weather);
+        let (timing, weather, config) = (&self.plan.timing, &self.plan.weather, &self.plan.config);
         let bytes = self.machines.iter().map(|machine| machine.disk.bytes()).max().unwrap_or_default();
         let each = |rate: u64| bytes * MILLIS / rate.max(1);
-        let carries = 2 * (each(weather.bytes_per_milli) + each(timing.disk_bytes_per_milli));
+        let round = 2 * weather.delay.0 + weather.jitter.0 + 2 * timing.disk.0;
+        let windows = bytes / config.replay_window.max(1) as u64 * round;
+        let carries = 2 * (each(weather.bytes_per_milli) + each(timing.disk_bytes_per_milli) + windows);
         10 * SECONDS + timing.notice.0 + 2 * timing.dial.0 + carries + 1_000 * timing.step.0
     }
 

@@ -332,8 +332,8 @@ async fn numbers_at_their_limits_break_nothing() {
                 busy: Span(u64::MAX),
                 telemetry: Default::default(),
             }),
-            Message::Propose(Propose { generation: u64::MAX, floor: u64::MAX, items: Vec::new() }),
-            Message::Propose(Propose { generation: u64::MAX, floor: u64::MAX, items: Vec::new() }),
+            Message::Propose(Propose { generation: u64::MAX, floor: u64::MAX, after: u64::MAX, items: Vec::new() }),
+            Message::Propose(Propose { generation: u64::MAX, floor: u64::MAX, after: u64::MAX, items: Vec::new() }),
             Message::Refused { generation: u64::MAX, items: vec![(u64::MAX, Refused::DoneBefore(last))] },
             Message::Echo { n: u64::MAX },
         ] {

@@ -225,6 +225,9 @@ pub struct Kept {
     pub led: u64,
     /// Whether it lost synced entries, and is not whole again yet.
     pub damaged: bool,
+    /// What it lost, if that is known: the log up to before this index, whose last entry this session ordered. Its own cut
+    /// of a branch took it along, since the log before the fork was trimmed.
+    pub lacks: Option<(Session, Index)>,
 }
 
 /// What became of a client's command.

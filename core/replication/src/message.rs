@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::app::App;
 use crate::id::{Boot, CommandId, Hash, Index, NodeId, Session};
 use crate::lineage::{Lineage, Position};
+use crate::replica::Founded;
 use crate::snapshot::Manifest;
 use crate::time::{Span, Wall};
 
@@ -54,6 +55,8 @@ pub enum Message<A: App> {
         session: Session,
         /// The sender's start.
         boot: Boot,
+        /// The number of its disk.
+        disk: u64,
         /// One past the last entry that it has synced.
         next: Index,
     },
@@ -158,8 +161,8 @@ pub struct Standing {
     pub clock: u64,
     /// The newest session that it confirmed.
     pub confirmed: Option<Session>,
-    /// The founding of its log, and how many nodes that log knows.
-    pub founding: Option<(u64, u32)>,
+    /// The founding of its log.
+    pub founding: Option<Founded>,
     /// The sessions of its log.
     pub lineage: Lineage,
     /// How many sessions it led.
@@ -182,6 +185,8 @@ pub struct Beat<A: App> {
     pub applied: Index,
     /// For how long it may be busy and silent.
     pub busy: Span,
+    /// Whether it lost synced entries: it holds no more for majorities.
+    pub damaged: bool,
     /// What the application says with it.
     pub telemetry: A::Telemetry,
 }
@@ -276,6 +281,8 @@ pub struct Propose<A: App> {
     pub generation: u64,
     /// Everything below this number is settled.
     pub floor: u64,
+    /// What is above this number and not among the items, up to the last of them, is settled too.
+    pub after: u64,
     /// Number and content, ascending.
     pub items: Vec<(u64, Proposal<A>)>,
 }
@@ -338,6 +345,12 @@ impl Standing {
     /// How far the node's log stands.
     pub fn position(&self) -> Position {
         self.lineage.position()
+    }
+
+    /// Whether this and a log belong to different foundings, and neither was founded anew on the other.
+    pub fn is_foreign_to(&self, founding: Option<Founded>, lineage: &Lineage) -> bool {
+        let differ = matches!((self.founding, founding), (Some(one), Some(another)) if one.id != another.id);
+        differ && !self.lineage.contains(lineage) && !lineage.contains(&self.lineage)
     }
 }
 

@@ -165,7 +165,7 @@ impl<A: App> Outbox<A> {
             let next = ((newest + u64::from(!mutant!(GenerationNotRaised))) << 32) | u64::from(self.start);
             let generation = *self.asked.insert(self.asked.map_or(next, |asked| asked.max(next)));
             self.resend_at = Some(now + config.propose_again);
-            return Some(Propose { generation, floor: 1, items: Vec::new() });
+            return Some(Propose { generation, floor: 1, after: 0, items: Vec::new() });
         }
         let floor = self.items.keys().next().copied().unwrap_or(self.next_n);
         if due {
@@ -176,6 +176,7 @@ impl<A: App> Outbox<A> {
         if self.unsent >= self.next_n {
             return None;
         }
+        let after = self.unsent.max(floor) - 1; // Numbers begin at 1.
         let mut items = Vec::new();
         let mut bytes = 0;
         for (n, item) in self.items.range(self.unsent..) {
@@ -193,7 +194,7 @@ impl<A: App> Outbox<A> {
         if due || self.resend_at.is_none() {
             self.resend_at = Some(now + config.propose_again);
         }
-        Some(Propose { generation: self.generation, floor, items })
+        Some(Propose { generation: self.generation, floor, after, items })
     }
 
     /// Nothing can be sent now: look again later, if there is anything to send.

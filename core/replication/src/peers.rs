@@ -21,6 +21,10 @@ pub(crate) struct Peer {
     /// The newest schema that it reads, once it said so.
     pub(crate) schema: Option<u32>,
     pub(crate) standing: Option<Standing>,
+    /// The number of its disk, by its newest word.
+    pub(crate) disk: Option<u64>,
+    /// Whether it lost synced entries, by its newest word.
+    pub(crate) damaged: bool,
     /// When it was last asked for its standing, so that asking has a limit.
     pub(crate) asked: Option<Moment>,
     /// When it was last told of this node's standing unasked, likewise.
@@ -54,7 +58,7 @@ impl Peers {
     }
 
     pub(crate) fn is_damaged(&self, node: NodeId) -> bool {
-        self.get(node).and_then(|peer| peer.standing.as_ref()).is_some_and(|standing| standing.damaged)
+        self.get(node).is_some_and(|peer| peer.damaged)
     }
 }
 

@@ -20,13 +20,25 @@ pub struct Replica<A: App> {
     hash: Hash,
     schema: u32,
     stamp: Wall,
-    founding: Option<u64>,
+    founding: Option<Founded>,
     known: OrdSet<NodeId>,
     disks: OrdMap<NodeId, u64>,
     changed: Option<(Index, KnownChange)>,
     origins: OrdMap<NodeId, Origin>,
     commands: Commands,
     state: A::State,
+}
+
+/// The founding that a log belongs to. Of two, the one that ever knew more nodes comes first, then the one that operators
+/// founded anew more often: where one was made on the other's log, that is their word that the rest of the other is gone.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Founded {
+    /// The most nodes that the log ever knew at once, in all foundings that it went through.
+    pub widest: u32,
+    /// How many foundings the log went through before this one.
+    pub anew: u32,
+    /// What the founding drew.
+    pub id: u64,
 }
 
 /// How far a node's proposals got.
@@ -110,9 +122,9 @@ impl<A: App> Replica<A> {
         &self.lineage
     }
 
-    /// The founding, and how many nodes are known; none before index 0.
-    pub fn founding(&self) -> Option<(u64, u32)> {
-        self.founding.map(|id| (id, self.known.len() as u32))
+    /// The founding that the log belongs to; none before index 0.
+    pub fn founding(&self) -> Option<Founded> {
+        self.founding
     }
 
     /// The known nodes.
@@ -165,8 +177,10 @@ impl<A: App> Replica<A> {
             Body::Opened(Opened { session, founding }) => {
                 self.lineage.open(*session);
                 if let Some(Founding { id, known }) = founding {
-                    self.founding = Some(*id);
                     self.known = known.iter().map(|(node, _)| *node).collect();
+                    let anew = self.founding.map_or(0, |before| before.anew + 1);
+                    let widest = self.founding.map_or(0, |before| before.widest).max(self.known.len() as u32);
+                    self.founding = Some(Founded { widest, anew, id: *id });
                     self.disks = known.iter().filter_map(|(node, disk)| Some((*node, (*disk)?))).collect();
                     self.changed = None;
                 }
@@ -180,6 +194,9 @@ impl<A: App> Replica<A> {
                     KnownChange::Joined { node, disk } => {
                         self.known.insert(*node);
                         self.disks.extend(disk.map(|disk| (*node, disk)));
+                        if let Some(founding) = &mut self.founding {
+                            founding.widest = founding.widest.max(self.known.len() as u32);
+                        }
                     }
                     // How far its proposals got stays: it may live, and what it sent may still be under way.
                     KnownChange::Forgotten(node) => {

@@ -9,6 +9,7 @@ use crate::id::{Index, NodeId, Session};
 use crate::io::{Outcome, Role};
 use crate::lineage::{Lineage, Position};
 use crate::message::DoneMark;
+use crate::replica::Founded;
 
 /// What a node looks like from outside at one moment.
 #[derive(Clone, Debug, Serialize)]
@@ -45,8 +46,8 @@ pub struct View {
     pub catch_up: Option<CatchUp>,
     /// Catch-ups that ended, oldest first: the newest few.
     pub catch_ups: Vec<FinishedCatchUp>,
-    /// The founding and the number of nodes it knows.
-    pub founding: Option<(u64, u32)>,
+    /// The founding of its log.
+    pub founding: Option<Founded>,
     /// The known nodes and all others that were heard.
     pub nodes: BTreeMap<NodeId, NodeView>,
     /// Whether synced entries were lost.

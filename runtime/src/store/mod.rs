@@ -293,7 +293,7 @@ impl<A: App> Rebuilt<A> {
         change.ledger.snapshots.clone_from(&self.snapshots);
         let kept = &mut self.restored.kept;
         if damaged {
-            kept.damaged = true;
+            (kept.damaged, kept.lacks) = (true, None);
             // What it kept may be lost too: at least it goes on above the sessions that its log has seen.
             let session = self.restored.replica.lineage().session();
             kept.clock = kept.clock.max(session.map_or(0, |session| session.clock));

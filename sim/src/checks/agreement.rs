@@ -31,6 +31,14 @@ pub fn disagreement(nodes: &[(u16, Option<View>)]) -> Option<String> {
                 view.next, view.synced, view_there.next
             ));
         }
+        let apart = nodes.iter().find(|(_, other)| {
+            other.as_ref().is_some_and(|other| {
+                other.me != view.me && !view.nodes.get(&other.me).is_some_and(|seen| seen.connected)
+            })
+        });
+        if let Some((apart, _)) = apart {
+            return Some(format!("node {number} is not connected to node {apart}"));
+        }
         if view.outbox > 0 {
             return Some(format!("node {number} has {} proposals in its outbox", view.outbox));
         }
@@ -47,17 +55,22 @@ fn may_heal(damaged: &View, nodes: &[(u16, Option<View>)]) -> bool {
     known.iter().filter(|node| whole(node)).count() * 2 > known.len()
 }
 
-/// Whether all known nodes, by the word of those who hold a log, are damaged or hold nothing: then nothing is done until the
-/// operator decides.
+/// Whether something is only done when the operator decides: a founding of which no whole known node is left ranks above all
+/// that have a leader.
 pub fn waits_for_operator(nodes: &[(u16, Option<View>)]) -> bool {
-    let views = || nodes.iter().filter_map(|(_, view)| view.as_ref());
-    let has_holder = views().any(|view| view.founding.is_some());
-    let is_known = |node: &NodeId| {
-        let by = |holder: &View| holder.founding.is_some() && holder.nodes.get(node).is_some_and(|seen| seen.known);
-        views().any(by)
-    };
-    let counts = |view: &View| view.founding.is_some() && !view.damaged;
-    has_holder && !views().any(|view| is_known(&view.me) && counts(view))
+    let holders = || nodes.iter().filter_map(|(_, view)| view.as_ref()).filter(|view| view.founding.is_some());
+    let id = |view: &View| view.founding.map(|founding| founding.id);
+    let rank = |view: &View| view.founding.map(|founding| (founding.widest, founding.anew, view.position, founding.id));
+    holders().any(|of| {
+        let members = || holders().filter(|view| id(view) == id(of));
+        let is_known = |node: &NodeId| {
+            let best = members().max_by_key(|view| (!view.damaged, view.position));
+            best.is_some_and(|best| best.nodes.get(node).is_some_and(|seen| seen.known))
+        };
+        let leads_above =
+            |view: &View| matches!(view.role, Role::Leading(_)) && id(view) != id(of) && rank(view) > rank(of);
+        !members().any(|view| is_known(&view.me) && !view.damaged) && !holders().any(leads_above)
+    })
 }
 
 /// What each node says of itself, a line or two each.

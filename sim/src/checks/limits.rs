@@ -99,7 +99,7 @@ pub fn seen(config: &Config, view: &View) -> Result<(), Broken> {
         return Err(broken(format!("{} proposals wait in the outbox of {:?}", view.outbox, view.me)));
     }
     // Known nodes and this one itself are listed beside those that it tracks.
-    if view.nodes.len() > config.nodes + view.founding.map_or(0, |(_, known)| known as usize) + 1 {
+    if view.nodes.len() > config.nodes + view.nodes.values().filter(|seen| seen.known).count() + 1 {
         return Err(broken(format!("{:?} tracks {} nodes", view.me, view.nodes.len())));
     }
     Ok(())

@@ -139,13 +139,14 @@ impl Clients {
         Attempt { ticket: Ticket(uid << 3 | u64::from(attempt)), id, command }
     }
 
-    /// In what time the client tries again, if it does: safe where the command has a name, or surely was not taken.
-    pub fn tries_again(&self, uid: u64, outcome: Option<&Outcome<Kv>>) -> Option<u64> {
+    /// In what time the client tries again, if it does: safe where the command has a name, or surely was not taken. Once it is
+    /// quiet there is no new load: what was not taken is let go, but for the last commands.
+    pub fn tries_again(&self, uid: u64, outcome: Option<&Outcome<Kv>>, quiet: bool) -> Option<u64> {
         let load = &self.loads[self.place(uid)].load;
         let attempts = self.tried(uid);
         let safe = match outcome {
             None | Some(Outcome::Unknown(_)) => wanted(self.dice, load, uid).1.is_some(),
-            Some(Outcome::NotTaken(_)) => true,
+            Some(Outcome::NotTaken(_)) => !quiet || load_of(uid) == LAST_LOAD,
             Some(Outcome::Done { .. } | Outcome::Refused(_)) => false,
         };
         let mut roll = self.dice.roll(Site::Attempt, uid, u64::from(attempts) | 1 << 32);

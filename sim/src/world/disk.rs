@@ -365,7 +365,7 @@ impl<A: Stored> Disk<A> {
         let floor = self.snapshots.last_key_value().map_or(Index(0), |(next, _)| *next).since(self.first);
         let stays = (self.log.len() as u64).saturating_sub(entries).max(floor) as usize;
         self.log.truncate(stays);
-        self.kept.damaged = true;
+        (self.kept.damaged, self.kept.lacks) = (true, None);
     }
 
     /// An entry is rotten, so many before the log's end: the store keeps what holds together without it.
@@ -374,7 +374,7 @@ impl<A: Stored> Disk<A> {
         if at >= self.next().0 {
             return;
         }
-        self.kept.damaged |= true;
+        (self.kept.damaged, self.kept.lacks) = (true, None);
         let base = self.base().0;
         if at >= base {
             self.log.truncate((at - self.first.0) as usize);

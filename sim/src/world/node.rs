@@ -3,6 +3,7 @@
 
 use lockstep_replication::io::{Work, Worked};
 use lockstep_replication::lineage::Lineage;
+use lockstep_replication::replica::Founded;
 use lockstep_replication::{
     Boot, Config, Hash, Index, Input, Moment, Node, NodeId, Now, Outcome, Output, Replica, Restored, Role, Seed, View,
     Wake,
@@ -125,7 +126,7 @@ impl AnyNode {
     }
 
     /// The founding of its log, and how many nodes that log knows.
-    pub fn founding(&self) -> Option<(u64, u32)> {
+    pub fn founding(&self) -> Option<Founded> {
         either!(self, node => node.replica().founding())
     }
 

@@ -83,7 +83,7 @@ impl World {
         }
         for ticket in process.tickets {
             let uid = super::clients::uid_answered(ticket);
-            if let Some(after) = self.clients.tries_again(uid, None) {
+            if let Some(after) = self.clients.tries_again(uid, None, self.is_quiet) {
                 self.push(time + after, Event::Try { uid, at: None });
             }
         }

@@ -181,7 +181,7 @@ impl World {
         self.process(at).tickets.remove(&ticket);
         let uid = uid_answered(ticket);
         *self.outcomes.entry(outcome_name(outcome)).or_default() += 1;
-        if let Some(after) = self.clients.tries_again(uid, Some(outcome)) {
+        if let Some(after) = self.clients.tries_again(uid, Some(outcome), self.is_quiet) {
             self.push(self.time + after, Event::Try { uid, at: None });
         }
         Ok(())

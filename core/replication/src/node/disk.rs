@@ -168,16 +168,18 @@ impl<A: App> Node<A> {
             // The log up to the cut was trimmed behind a snapshot past it, and this node said that it stored that. Kept
             // before the cut: a crash may come between the two.
             probe!("a cut goes deeper than it should");
-            self.lost_entries(t);
+            let last = to.previous().and_then(|last| self.replica.lineage().session_at(last));
+            self.lost_entries(t, last.map(|session| (session, to)));
         }
         self.work(t, Pending::Rewind { to }, Work::Rewind { to, winner });
         self.enter_seeking(t);
     }
 
-    /// This node does not hold any more what it said that it stored.
-    pub(super) fn lost_entries(&mut self, t: &mut Turn<'_, A>) {
+    /// This node does not hold any more what it said that it stored: what, if that is known.
+    pub(super) fn lost_entries(&mut self, t: &mut Turn<'_, A>, lacks: Option<(Session, Index)>) {
         if !self.kept.damaged {
             self.kept.damaged = true;
+            self.kept.lacks = lacks;
             self.keep(t);
             t.put(Output::Notice(Notice::Damaged));
         }
@@ -194,7 +196,7 @@ impl<A: App> Node<A> {
                 // An emptied node is as a new one: what knows it by another disk must be heard first.
                 self.fresh |= self.replica.next() == Index(0);
                 if self.replica.next() < to {
-                    self.lost_entries(t);
+                    self.lost_entries(t, None);
                 }
                 let replies = self.outbox.rewound(to, self.replica.origin(self.me));
                 self.reply(t, replies);

@@ -6,11 +6,12 @@ use std::collections::BTreeMap;
 use super::leading::Leading;
 use super::{Node, Part, Turn};
 use crate::app::App;
-use crate::config::OPENING_BYTES;
 use crate::entry::{Body, Founding, Opened};
 use crate::id::{Boot, NodeId, Session};
 use crate::io::{Notice, Output};
+use crate::lineage::Lineage;
 use crate::message::{Message, Reject, Standing};
+use crate::replica::Founded;
 use crate::time::{Moment, Span};
 
 /// A node is asked for its standing, or told of this one's unasked, at most so often.
@@ -19,26 +20,27 @@ const SELDOM: Span = Span::millis(50);
 /// A search for a leader.
 #[derive(Clone, Debug)]
 pub(super) struct Seeking {
+    /// When it began.
+    begun: Moment,
+    /// Since when answers are collected: from the beginning again when those that came did not suffice.
     since: Moment,
     /// Standings of those who hear no leader either: candidacies.
     answers: BTreeMap<NodeId, Standing>,
     /// Who hears which leader.
-    hears: BTreeMap<NodeId, Session>,
+    pub(super) hears: BTreeMap<NodeId, Session>,
     /// The best candidate is another: until when it may open its session.
     yielding_until: Option<Moment>,
     /// Whether all were asked.
     asked: bool,
-}
-
-/// Who answered a damaged node since its start, and what must be held for it to be whole again.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Healing {
-    answers: BTreeMap<NodeId, Standing>,
+    /// Whether the leader that this node followed gave its founding up for another: in the first round that one's is
+    /// waited for.
+    pub(super) given_up: bool,
 }
 
 impl Seeking {
     pub(super) fn begin(now: Moment) -> Self {
-        Seeking { since: now, answers: BTreeMap::new(), hears: BTreeMap::new(), yielding_until: None, asked: false }
+        let (answers, hears) = (BTreeMap::new(), BTreeMap::new());
+        Seeking { begun: now, since: now, answers, hears, yielding_until: None, asked: false, given_up: false }
     }
 
     pub(super) fn forget(&mut self, peer: NodeId) {
@@ -47,31 +49,23 @@ impl Seeking {
     }
 }
 
-/// Whether the first node should lead rather than the second. Of two foundings the one that was made on the other's log, else
-/// the one with more known nodes; within one the higher position, then who led more sessions, then the higher id.
+/// Whether the first node should lead rather than the second: the higher position, then who led more sessions, then the
+/// higher id. Between two foundings, whatever each lost, their own order decides first, so that no three can go round.
 pub(super) fn outranks(one: (NodeId, &Standing), other: (NodeId, &Standing)) -> bool {
     let ((id, standing), (other_id, other)) = (one, other);
     if mutant!(PositionIgnored) {
         return (standing.seniority, id) > (other.seniority, other_id);
     }
-    let whole = |standing: &Standing| (!standing.damaged, standing.founding.is_some());
-    if whole(standing) != whole(other) {
-        return whole(standing) > whole(other);
+    if standing.is_foreign_to(other.founding, &other.lineage) {
+        let rank = |standing: &Standing| {
+            let Founded { widest, anew, id } = standing.founding.unwrap_or_default();
+            (widest, anew, standing.position(), id)
+        };
+        return rank(standing) > rank(other);
     }
-    match (standing.founding, other.founding) {
-        (Some((founding, known)), Some((other_founding, other_known))) if founding != other_founding => {
-            // A founding that an operator made on the other's log comes after it, however many nodes it left out.
-            let after = (standing.lineage.contains(&other.lineage), other.lineage.contains(&standing.lineage));
-            match after {
-                (true, false) => true,
-                (false, true) => false,
-                (true, true) | (false, false) => {
-                    (known, standing.position(), founding) > (other_known, other.position(), other_founding)
-                }
-            }
-        }
-        _ => (standing.position(), standing.seniority, id) > (other.position(), other.seniority, other_id),
-    }
+    let rank =
+        |standing: &Standing| (!standing.damaged, standing.founding.is_some(), standing.position(), standing.seniority);
+    (rank(standing), id) > (rank(other), other_id)
 }
 
 impl<A: App> Node<A> {
@@ -97,6 +91,8 @@ impl<A: App> Node<A> {
         if let Some(peer) = self.peers.entry(from, self.config.nodes) {
             peer.schema = Some(standing.schema);
             peer.standing = Some(standing.clone());
+            peer.disk = Some(standing.disk);
+            peer.damaged = standing.damaged;
             peer.heard = Some(t.at());
         }
         self.read_anew();
@@ -108,6 +104,7 @@ impl<A: App> Node<A> {
             let standing = self.standing(t.at());
             t.send(from, Message::Hello { standing, answer: false });
         }
+        self.hear_given_up(t, from, &standing);
         match standing.session {
             Some(session) if session.leader == from => self.consider(t, session, standing),
             Some(session) => self.follows_another(t, from, session, standing),
@@ -154,13 +151,14 @@ impl<A: App> Node<A> {
 
     /// A node that hears no leader: its standing is its candidacy, whenever it comes.
     fn candidacy(&mut self, t: &mut Turn<'_, A>, from: NodeId, standing: Standing) {
+        let foreign = self.is_foreign(&standing);
         match &mut self.part {
             Part::Seeking(seeking) => {
                 seeking.hears.remove(&from);
                 seeking.answers.insert(from, standing);
             }
             Part::Following(following) => {
-                if !following.hears(t.at(), &self.config) {
+                if !following.hears(t.at(), &self.config) && !foreign {
                     probe!("a follower that hears no leader joins another's search");
                     self.enter_seeking(t);
                     if let Part::Seeking(seeking) = &mut self.part {
@@ -175,7 +173,10 @@ impl<A: App> Node<A> {
                 }
                 let mine = self.standing(t.at());
                 let contained = mine.lineage.contains(&standing.lineage) || standing.founding.is_none();
-                if !contained && outranks((from, &standing), (self.me, &mine)) {
+                if foreign {
+                    probe!("a candidate of another founding is to find its own leader");
+                    self.tell(t, from, mine);
+                } else if !contained && outranks((from, &standing), (self.me, &mine)) {
                     probe!("a leader meets a candidate with a higher position");
                     self.enter_seeking(t);
                     if let Part::Seeking(seeking) = &mut self.part {
@@ -194,6 +195,9 @@ impl<A: App> Node<A> {
 
     /// A node that hears another leader than the sender itself.
     fn follows_another(&mut self, t: &mut Turn<'_, A>, from: NodeId, session: Session, standing: Standing) {
+        let leader = self.peers.get(session.leader).and_then(|peer| peer.standing.as_ref());
+        let foreign = |standing: &Standing| self.is_foreign(standing);
+        let foreign = foreign(&standing) || leader.is_some_and(|said| said.session == Some(session) && foreign(said));
         let asks = match &mut self.part {
             Part::Seeking(seeking) if session.leader == self.me => {
                 // It followed this node, which leads no more.
@@ -204,7 +208,9 @@ impl<A: App> Node<A> {
             Part::Seeking(seeking) => {
                 probe!("another node still hears a leader");
                 seeking.answers.remove(&from);
-                seeking.hears.insert(from, session);
+                if !foreign {
+                    seeking.hears.insert(from, session);
+                }
                 true
             }
             Part::Following(_) => false,
@@ -248,36 +254,31 @@ impl<A: App> Node<A> {
         let newest = self.kept.confirmed.max(self.session());
         let theirs = standing.lineage.open_ended();
         let contained = theirs.contains(&mine.lineage);
-        // Where its log contains this one's, an operator founded anew on that.
-        let foreign = !contained
-            && matches!((mine.founding, standing.founding), (Some(mine), Some(theirs)) if mine.0 != theirs.0);
-        let contained = contained || !foreign && mutant!(FollowsAnyLeader);
-        if foreign || !contained {
-            let we_lead_on = outranks((self.me, &mine), (leader, &standing));
-            if foreign {
-                probe!("two foundings meet");
-                t.put(Output::Notice(Notice::OtherFounding { peer: leader, we_yield: !we_lead_on }));
-            }
+        if self.is_foreign(&standing) {
+            return self.meets_founding(t, session, &standing, mine);
+        }
+        if !contained && !mutant!(FollowsAnyLeader) {
+            let we_lead_on = outranks((self.me, &mine), (leader, &standing)) && !self.gives_way(leader, &standing);
             if we_lead_on {
                 self.tell(t, leader, mine);
-                if newest < Some(session) && !foreign && !self.hears_leader(t.at()) {
+                if newest < Some(session) && !self.hears_leader(t.at()) {
                     probe!("a leader is contested that lacks what this node holds");
                     self.contest(t);
                 } else if let Part::Leading(leading) = &self.part
                     && leading.session < session
-                    && !foreign
                 {
-                    // Not above another founding's: a newer session ranks higher, so each would open above the other.
                     probe!("a leader opens above another that it outranks");
                     self.open(t, None);
+                    if let Part::Leading(leading) = &mut self.part {
+                        leading.above = Some(leader);
+                    }
                 }
-            } else if mutant!(TailOverwritten) && !foreign {
+            } else if mutant!(TailOverwritten) {
                 self.follow(t, session, standing);
                 self.ask_snapshot(t, 1);
             } else {
                 probe!("a node yields, and sets its branch aside");
-                let to = if foreign { crate::Index(0) } else { theirs.common(&mine.lineage) };
-                self.rewind(t, to, session);
+                self.rewind(t, theirs.common(&mine.lineage), session);
             }
         } else if newest > Some(session) {
             // It must open a session above the one that this node confirmed.
@@ -286,6 +287,25 @@ impl<A: App> Node<A> {
         } else {
             self.follow(t, session, standing);
         }
+    }
+
+    /// Whether all had time to answer, and nobody is here who may choose a leader.
+    pub(super) fn seeks_in_vain(&self, now: Moment, seeking: &Seeking) -> bool {
+        now >= seeking.begun + self.patience(seeking) && !self.may_elect(seeking)
+    }
+
+    /// Two leaders without a mark of their own, of which each hears of the other when it has ordered a little more, could
+    /// open above each other for ever. So one of them gives way when the other opened above the session that it opened
+    /// above that one's: the one with the lower id, though its log may stand higher by what few hold.
+    fn gives_way(&self, rival: NodeId, standing: &Standing) -> bool {
+        let backed = |lineage: &Lineage| (lineage.position().mark, lineage.position().under);
+        let gives_way = matches!(&self.part, Part::Leading(leading) if leading.above == Some(rival))
+            && self.me < rival
+            && backed(self.replica.lineage()) == backed(&standing.lineage);
+        if gives_way {
+            probe!("of two leaders that open above each other one gives way");
+        }
+        gives_way
     }
 
     /// Contests a leader whose log lacks what this node holds.
@@ -344,18 +364,23 @@ impl<A: App> Node<A> {
         if over {
             probe!("patience for answers is over");
         }
-        seeking.hears.is_empty() && self.may_elect(seeking) && (over || complete && self.suffice(seeking))
+        let enough = over || complete && self.suffice(seeking) && !seeking.given_up;
+        seeking.hears.is_empty() && self.may_elect(seeking) && enough
     }
 
     /// Begins to collect answers, from the beginning.
     fn ask_all(&mut self, t: &mut Turn<'_, A>) {
-        self.part = Part::Seeking(Seeking { asked: true, ..Seeking::begin(t.at()) });
+        let Part::Seeking(seeking) = &mut self.part else { return };
+        // What led to this search was said a moment ago.
+        let answers = if seeking.asked { BTreeMap::new() } else { std::mem::take(&mut seeking.answers) };
+        let (begun, given_up) = (seeking.begun, seeking.given_up && !seeking.asked);
+        *seeking = Seeking { asked: true, begun, given_up, answers, ..Seeking::begin(t.at()) };
         let standing = self.standing(t.at());
         t.broadcast(Message::Hello { standing, answer: true });
     }
 
     /// How long answers are waited for: half a second when most are connected, else long enough for them to come back.
-    fn patience(&self, seeking: &Seeking) -> Span {
+    pub(super) fn patience(&self, seeking: &Seeking) -> Span {
         if !seeking.hears.is_empty() {
             return self.config.campaign_for;
         }
@@ -392,9 +417,11 @@ impl<A: App> Node<A> {
         whole.chain((!self.kept.damaged).then_some(self.me)).any(|node| known.contains(&node))
     }
 
-    /// Whether a node's word counts. An empty one's does if it has the disk by which it is known: it never stored anything.
-    fn is_whole(&self, node: NodeId, standing: &Standing) -> bool {
-        !standing.damaged && (standing.founding.is_some() || self.replica.disk(node) == Some(standing.disk))
+    /// Whether a node's word counts in this founding. An empty one's does if it has the disk by which it is known: it never
+    /// stored anything.
+    pub(super) fn is_whole(&self, node: NodeId, standing: &Standing) -> bool {
+        let holds = standing.founding.is_some() && !self.is_foreign(standing);
+        !standing.damaged && (holds || standing.founding.is_none() && self.replica.disk(node) == Some(standing.disk))
     }
 
     pub(super) fn seek_due(&self, seeking: &Seeking) -> Option<Moment> {
@@ -411,7 +438,9 @@ impl<A: App> Node<A> {
     fn elect(&mut self, t: &mut Turn<'_, A>) {
         let mine = self.standing(t.at());
         let Part::Seeking(seeking) = &mut self.part else { return };
-        let better = seeking.answers.iter().any(|(node, standing)| outranks((*node, standing), (self.me, &mine)));
+        let ours = |standing: &Standing| !standing.is_foreign_to(mine.founding, &mine.lineage);
+        let mut candidates = seeking.answers.iter().filter(|(_, standing)| ours(standing));
+        let better = candidates.any(|(node, standing)| outranks((*node, standing), (self.me, &mine)));
         if better || mine.damaged {
             probe!("the best candidate is another");
             seeking.yielding_until = Some(t.at() + self.config.campaign_for.times(2));
@@ -423,21 +452,6 @@ impl<A: App> Node<A> {
         let peers = seeking.answers.iter().map(|(node, standing)| (*node, Some(standing.disk))).collect();
         let founding = mine.founding.is_none().then(|| self.founding(peers));
         self.open(t, founding);
-    }
-
-    /// A founding of these nodes and this one: of as many as an entry has room for. The others join one by one.
-    fn founding(&mut self, mut known: BTreeMap<NodeId, Option<u64>>) -> Founding {
-        known.remove(&self.me);
-        let mut room = self.config.entry_limit() - OPENING_BYTES;
-        let mine = (self.me, Some(self.kept.disk));
-        let fits = |member: &(NodeId, Option<u64>)| {
-            let bytes = postcard::experimental::serialized_size(member).unwrap_or(usize::MAX);
-            room = room.saturating_sub(bytes);
-            room > 0
-        };
-        let mut known: Vec<_> = [mine].into_iter().chain(known.into_iter().take_while(fits)).collect();
-        known.sort_unstable();
-        Founding { id: self.rng.number(), known }
     }
 
     /// Opens a session above every clock heard of, at the next index.
@@ -473,112 +487,6 @@ impl<A: App> Node<A> {
         self.order(t, Body::Opened(Opened { session, founding }))
             .expect("an opening names as many nodes as there is room for");
         t.put(Output::Role(self.role()));
-    }
-
-    /// The operator's last resort: a new founding of this node and those connected to it.
-    pub(super) fn lead_anyway(&mut self, t: &mut Turn<'_, A>) {
-        self.found_anew(t, None);
-    }
-
-    pub(super) fn found_anew(&mut self, t: &mut Turn<'_, A>, without: Option<NodeId>) {
-        if self.disk.rewinding || self.stuck.is_some() {
-            return;
-        }
-        self.kept.damaged = false;
-        let connected = self.peers.iter().filter(|(node, peer)| peer.connected && Some(*node) != without);
-        let disk = |standing: &Option<Standing>| standing.as_ref().map(|standing| standing.disk);
-        let peers = connected.map(|(node, peer)| (node, disk(&peer.standing))).collect();
-        let founding = self.founding(peers);
-        self.open(t, Some(founding));
-    }
-
-    /// Whether others know this node by a disk that it does not have any more.
-    pub(super) fn lost_its_disk(&self) -> bool {
-        !mutant!(WipedDiskCounts)
-            && self.fresh
-            && self.replica.known().contains(&self.me)
-            && self.replica.disk(self.me) != Some(self.kept.disk)
-    }
-
-    /// The log shows by which disk an empty node is known. By its present one: it need not catch up to know that it lost
-    /// nothing. By another: that is kept before any of the log is, for it may start again from what it has by then.
-    pub(super) fn recognise(&mut self, t: &mut Turn<'_, A>) {
-        if !self.fresh {
-            return;
-        }
-        if self.replica.disk(self.me) == Some(self.kept.disk) {
-            probe!("an empty node finds its disk named");
-            self.fresh = false;
-            self.confirm(t);
-        } else if self.lost_its_disk() {
-            self.lost_entries(t);
-        }
-    }
-
-    /// An empty node has caught up: if others know it by another disk, that one was lost, and its word may not count yet.
-    pub(super) fn settle_in(&mut self, t: &mut Turn<'_, A>) {
-        if !self.fresh {
-            return;
-        }
-        let lost = self.lost_its_disk();
-        self.fresh = false;
-        if lost {
-            probe!("a wiped node is known by another disk");
-            self.lost_entries(t);
-            self.broadcast_question(t);
-        } else {
-            self.confirm(t);
-        }
-    }
-
-    fn broadcast_question(&mut self, t: &mut Turn<'_, A>) {
-        let standing = self.standing(t.at());
-        t.broadcast(Message::Hello { standing, answer: true });
-    }
-
-    /// A damaged node asks those who did not answer it yet, or whose answer may have changed.
-    pub(super) fn ask_to_heal(&mut self, t: &mut Turn<'_, A>) {
-        if !self.kept.damaged {
-            return;
-        }
-        let mine = self.replica.lineage();
-        let open = |node: &NodeId| {
-            self.healing.answers.get(node).is_none_or(|standing| standing.damaged || !mine.contains(&standing.lineage))
-        };
-        let silent = self.replica.known().iter().filter(|node| open(node));
-        for node in silent.copied().filter(|node| *node != self.me).collect::<Vec<_>>() {
-            self.ask(t, node);
-        }
-    }
-
-    /// A damaged node is whole again when at least half of the known nodes, itself not among them, answered this start, and
-    /// it holds all that the furthest of them held: every majority that it was ever part of has one of them in it, so what
-    /// was done by majority is among what they hold.
-    pub(super) fn heal(&mut self, t: &mut Turn<'_, A>) {
-        if !self.kept.damaged || self.fresh || self.disk.rewinding {
-            return;
-        }
-        let known = self.replica.known();
-        let answered = || self.healing.answers.iter();
-        let answers = || answered().filter(|(node, standing)| known.contains(*node) && self.is_whole(**node, standing));
-        let confirmed = answers().filter_map(|(_, standing)| standing.confirmed).map(|session| session.clock).max();
-        // The same log, not only as long a one.
-        let mine = self.replica.lineage();
-        let held = self.disk.is_level() && answers().all(|(_, standing)| mine.contains(&standing.lineage));
-        let heard = match &self.part {
-            Part::Following(following) => self.behind() == 0 && confirmed <= Some(following.session.clock),
-            Part::Seeking(_) => true,
-            Part::Leading(_) => false,
-        };
-        if held && heard && !known.is_empty() && answers().count() * 2 >= known.len() {
-            probe!("a damaged node is whole again");
-            self.kept.damaged = false;
-            self.kept.clock = self.kept.clock.max(confirmed.unwrap_or_default());
-            self.healing = Healing::default();
-            self.keep(t);
-            t.put(Output::Notice(Notice::Whole));
-            self.confirm(t);
-        }
     }
 }
 

@@ -146,14 +146,14 @@ impl<A: App> Node<A> {
 
     pub(super) fn say_stored(&mut self, t: &mut Turn<'_, A>, session: Session) {
         let next = if mutant!(StoredBeforeSynced) { self.replica.next() } else { self.disk.synced };
-        let boot = self.boot;
+        let (boot, disk) = (self.boot, self.kept.disk);
         if let Part::Following(following) = &mut self.part {
             following.confirmed = true;
         }
         if buggify!("what is stored is said twice") {
-            t.send(session.leader, Message::Stored { session, boot, next });
+            t.send(session.leader, Message::Stored { session, boot, disk, next });
         }
-        t.send(session.leader, Message::Stored { session, boot, next });
+        t.send(session.leader, Message::Stored { session, boot, disk, next });
     }
 
     /// A leader's beat.
@@ -207,7 +207,7 @@ impl<A: App> Node<A> {
             t.put(Output::Notice(Notice::Conflict(lead.next)));
             probe!("a log has another content than its leader's");
             // What this node said that it stored may be counted as held by it.
-            self.lost_entries(t);
+            self.lost_entries(t, None);
             self.rewind(t, Index(0), lead.session);
         }
     }

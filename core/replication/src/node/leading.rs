@@ -23,6 +23,8 @@ pub(super) struct Leading<A: App> {
     pub(super) session: Session,
     /// Where the session begins.
     pub(super) opened: Index,
+    /// The leader above whose session it was opened, if so.
+    pub(super) above: Option<NodeId>,
     /// Whether the opening is synced: until then nobody is told of the session.
     pub(super) ready: bool,
     /// The session's mark.
@@ -53,6 +55,7 @@ impl<A: App> Leading<A> {
         Leading {
             session,
             opened,
+            above: None,
             ready: false,
             mark: None,
             tally,
@@ -154,10 +157,13 @@ impl<A: App> Node<A> {
         }
         leading.intake.expect(from, origin.generation, propose.floor.max(origin.n + 1));
         let expected = leading.intake.expected(from).map_or(0, |(_, n)| n);
+        let mut after = propose.after;
         let again: Vec<u64> = propose.items.iter().map(|(n, _)| *n).filter(|n| *n < expected).collect();
         for (n, proposal) in propose.items {
             let bytes = postcard::experimental::serialized_size(&proposal).unwrap_or(usize::MAX / 2);
-            match leading.intake.insert(from, propose.generation, n, proposal, bytes, &self.config) {
+            let number = (after, n);
+            after = n;
+            match leading.intake.insert(from, propose.generation, number, proposal, bytes, &self.config) {
                 Inserted::Kept { dropped } => self.counters.proposals_dropped += dropped,
                 Inserted::Dropped => self.counters.proposals_dropped += 1,
                 Inserted::Duplicate | Inserted::Stale | Inserted::Unexpected => {}
@@ -303,6 +309,7 @@ impl<A: App> Node<A> {
             return;
         }
         peer.heard = Some(t.at());
+        peer.damaged = beat.damaged;
         let is_news = peer.schema.replace(beat.schema) != Some(beat.schema);
         self.started(from, beat.boot);
         if is_news {
@@ -337,7 +344,7 @@ impl<A: App> Node<A> {
     }
 
     /// A node confirmed the session and holds so much.
-    pub(super) fn stored_at(&mut self, from: NodeId, session: Session, boot: Boot, next: Index) {
+    pub(super) fn stored_at(&mut self, from: NodeId, session: Session, (boot, disk): (Boot, u64), next: Index) {
         let last = self.replica.next();
         if let Part::Leading(leading) = &mut self.part
             && (leading.session == session || mutant!(OldSessionStored))
@@ -345,6 +352,9 @@ impl<A: App> Node<A> {
             && leading.tally.stored(from, boot, next)
         {
             self.serving.stored(from, next);
+            if let Some(peer) = self.peers.entry(from, self.config.nodes) {
+                peer.disk = Some(disk);
+            }
             return;
         }
         self.counters.stale_session += 1;
@@ -421,7 +431,7 @@ impl<A: App> Node<A> {
         let gone = leading.lost_since.iter().find(|(node, since)| {
             known.contains(*node) && t.at().since(**since) >= self.config.forget_after && known.len() > 1
         });
-        let disk = |node| self.peers.get(node).and_then(|peer| peer.standing.as_ref()).map(|standing| standing.disk);
+        let disk = |node| self.peers.get(node).and_then(|peer| peer.disk);
         let joined = joins.map(|node| KnownChange::Joined { node, disk: disk(node) });
         let change = joined.or(gone.map(|(node, _)| KnownChange::Forgotten(*node)));
         if let Some(change) = change {
@@ -625,6 +635,7 @@ impl<A: App> Node<A> {
             schema: A::SCHEMA,
             applied: self.replica.next(),
             busy: self.busy_until.since(now),
+            damaged: self.is_damaged(),
             telemetry: self.telemetry.clone(),
         })
     }

@@ -39,8 +39,9 @@ impl<A: App> Node<A> {
 
     /// A node that handed over and stays takes part again when another leads, or nobody came to.
     pub(super) fn go_on(&mut self, t: &mut Turn<'_, A>) {
-        let over = |go_on: Moment| t.at() >= go_on || !matches!(self.part, Part::Leading(_));
-        if self.leaving.as_ref().and_then(|leaving| leaving.handed).is_some_and(over) {
+        let leads = matches!(self.part, Part::Leading(_));
+        let over = |leaving: &Leaving| !leaving.stop && (!leads || leaving.handed.is_some_and(|go_on| t.at() >= go_on));
+        if self.leaving.as_ref().is_some_and(over) {
             probe!("a node that handed over goes on");
             self.leaving = None;
             if let Part::Seeking(seeking) = &mut self.part {
@@ -57,7 +58,7 @@ impl<A: App> Node<A> {
             return;
         }
         let Part::Leading(leading) = &self.part else {
-            if stop && self.disk.is_level() || over {
+            if self.disk.is_level() || over {
                 self.left(t, stop);
             }
             return;

@@ -4,6 +4,8 @@ mod catching_up;
 mod disk;
 mod electing;
 mod following;
+mod founding;
+mod healing;
 mod leading;
 mod leaving;
 mod proposing;
@@ -32,8 +34,9 @@ use crate::view::{Counters, FinishedCatchUp};
 
 use catching_up::CatchingUp;
 use disk::Disk;
-use electing::{Healing, Seeking};
+use electing::Seeking;
 use following::Following;
+use healing::Healing;
 use leading::Leading;
 use leaving::Leaving;
 use serving::Serving;
@@ -364,7 +367,7 @@ impl<A: App> Node<A> {
             Message::Probe { n } => t.send(from, Message::Echo { n }),
             Message::Echo { n } => self.probes.echo(t.at(), from, n),
             Message::Entries(entries) => self.entries_from(t, from, entries),
-            Message::Stored { session, boot, next } => self.stored_at(from, session, boot, next),
+            Message::Stored { session, boot, disk, next } => self.stored_at(from, session, (boot, disk), next),
             Message::Done(mark) => self.done_from(t, from, mark),
             Message::Nack(range) => self.nack_from(t, from, range),
             Message::Replay { session, from: first, window } => self.replay_for(t, from, session, first, window),
@@ -460,7 +463,7 @@ impl<A: App> Node<A> {
             founding: self.replica.founding(),
             lineage: self.replica.lineage().clone(),
             seniority: self.kept.led,
-            damaged: self.kept.damaged || self.lost_its_disk(),
+            damaged: self.is_damaged(),
             session,
         }
     }

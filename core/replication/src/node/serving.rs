@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::disk::{Pending, ReadFor};
+use super::disk::{Pending, ReadFor, batches};
 use super::{Node, Part, Turn};
 use crate::app::App;
 use crate::config::Config;
@@ -158,7 +158,9 @@ impl<A: App> Node<A> {
                         self.log_is_gone(t, peer, session);
                         return;
                     }
-                    t.send(peer, Message::Entries(Entries { session, first, records, kind: EntriesKind::Replay }));
+                    for (first, records) in batches(first, &records, usize::MAX, self.config.batch_bytes) {
+                        t.send(peer, Message::Entries(Entries { session, first, records, kind: EntriesKind::Replay }));
+                    }
                 }
             }
         }

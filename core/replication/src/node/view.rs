@@ -73,6 +73,11 @@ impl<A: App> Node<A> {
             Part::Seeking(_) if self.peers.connected().next().is_none() => {
                 Some("no other node is connected, and no leader is known yet".into())
             }
+            Part::Seeking(seeking) if self.replica.founding().is_some() && self.seeks_in_vain(now, seeking) => Some(
+                "no known node that holds all it stored can be reached: start one, or let an operator say that this one \
+                 leads anyway"
+                    .into(),
+            ),
             Part::Seeking(_) => Some("no leader is known yet".into()),
             Part::Following(_) if self.is_far_behind() => {
                 Some(format!("catching up: {behind} entries behind, {} applied", self.replica.next()))

@@ -31,6 +31,8 @@ struct Origin<T> {
 #[derive(Clone, Debug)]
 struct Item<T> {
     content: T,
+    /// All numbers between this one and its own are settled.
+    after: u64,
     bytes: usize,
 }
 
@@ -84,13 +86,13 @@ impl<T> MultiSourceBuffer<T> {
         true
     }
 
-    /// Puts in the origin's item number `n`, which counts as so many bytes. Take out what is next with
-    /// [`MultiSourceBuffer::pop`].
+    /// Puts in the origin's item number `n`, which comes next after number `after`: all between are settled. It counts as so
+    /// many bytes. Take out what is next with [`MultiSourceBuffer::pop`].
     pub fn insert(
         &mut self,
         origin: NodeId,
         generation: u64,
-        n: u64,
+        (after, n): (u64, u64),
         content: T,
         bytes: usize,
         config: &Config,
@@ -102,7 +104,11 @@ impl<T> MultiSourceBuffer<T> {
         if n < source.next && mutant!(ProposalTwice) {
             source.next = n;
         }
-        if n < source.next || source.waiting.contains_key(&n) {
+        if let Some(item) = source.waiting.get_mut(&n) {
+            item.after = item.after.min(after);
+            return Inserted::Duplicate;
+        }
+        if n < source.next {
             return Inserted::Duplicate;
         }
         // The last number there is has no next one, and could leave again and again.
@@ -111,7 +117,7 @@ impl<T> MultiSourceBuffer<T> {
         }
         // Whatever size is claimed, sums stay far from overflowing; above the limit all sizes mean the same.
         let bytes = bytes.min(config.outbox_bytes.saturating_add(1));
-        source.waiting.insert(n, Item { content, bytes });
+        source.waiting.insert(n, Item { content, after, bytes });
         source.bytes += bytes;
         self.bytes += bytes;
         self.entries += 1;
@@ -129,7 +135,7 @@ impl<T> MultiSourceBuffer<T> {
     /// Who must give something up: the origin that just grew, or whoever holds most; nobody while limits are kept.
     fn over_limit(&self, grown: NodeId, config: &Config) -> Option<NodeId> {
         let own = self.origins.get(&grown)?;
-        let only_its_next = own.waiting.len() == 1 && own.waiting.contains_key(&own.next);
+        let only_its_next = own.waiting.len() == 1 && own.is_ready();
         if own.waiting.len() > config.outbox_entries || own.bytes > config.outbox_bytes {
             return (!only_its_next).then_some(grown);
         }
@@ -161,9 +167,11 @@ impl<T> MultiSourceBuffer<T> {
     /// Takes out the origin's next item, with its number, if it is here.
     pub fn pop(&mut self, origin: NodeId) -> Option<(u64, T)> {
         let source = self.origins.get_mut(&origin)?;
-        let n = source.next;
-        let item = source.waiting.remove(&n)?;
-        source.next += 1; // Cannot overflow: the last number is never kept.
+        if !source.is_ready() {
+            return None;
+        }
+        let (n, item) = source.waiting.pop_first()?;
+        source.next = n + 1; // Cannot overflow: the last number is never kept.
         source.bytes -= item.bytes;
         self.bytes -= item.bytes;
         self.entries -= 1;
@@ -172,7 +180,7 @@ impl<T> MultiSourceBuffer<T> {
 
     /// The origins whose next item is here.
     pub fn ready(&self) -> impl Iterator<Item = NodeId> {
-        self.origins.iter().filter(|(_, source)| source.waiting.contains_key(&source.next)).map(|(origin, _)| *origin)
+        self.origins.iter().filter(|(_, source)| source.is_ready()).map(|(origin, _)| *origin)
     }
 
     /// The origin's generation, and the number whose turn it is; none if it takes no part.
@@ -209,6 +217,13 @@ impl<T> MultiSourceBuffer<T> {
     }
 }
 
+impl<T> Origin<T> {
+    /// Whether the lowest item's turn has come.
+    fn is_ready(&self) -> bool {
+        self.waiting.first_key_value().is_some_and(|(n, item)| *n == self.next || item.after < self.next)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -230,6 +245,11 @@ mod tests {
         }
     }
 
+    /// A number, and the one before it.
+    fn at(n: u64) -> (u64, u64) {
+        (n - 1, n)
+    }
+
     fn drain(buffer: &mut MultiSourceBuffer<&'static str>, origin: NodeId) -> Vec<u64> {
         std::iter::from_fn(|| buffer.pop(origin)).map(|(n, _)| n).collect()
     }
@@ -238,26 +258,39 @@ mod tests {
     fn each_origin_has_an_order_of_its_own() {
         let (mut buffer, config) = (MultiSourceBuffer::default(), Config::default());
         assert!(buffer.expect(A, 1, 1) && buffer.expect(B, 4, 7));
-        assert_eq!(buffer.insert(A, 1, 2, "a2", 2, &config), KEPT);
-        assert_eq!(buffer.insert(B, 4, 7, "b7", 2, &config), KEPT);
+        assert_eq!(buffer.insert(A, 1, at(2), "a2", 2, &config), KEPT);
+        assert_eq!(buffer.insert(B, 4, at(7), "b7", 2, &config), KEPT);
         assert_eq!(buffer.ready().collect::<Vec<_>>(), [B]);
         assert_eq!((buffer.pop(A), buffer.pop(B)), (None, Some((7, "b7"))));
-        assert_eq!(buffer.insert(A, 1, 1, "a1", 2, &config), KEPT);
-        assert_eq!(buffer.insert(A, 1, 2, "again", 2, &config), Inserted::Duplicate);
+        assert_eq!(buffer.insert(A, 1, at(1), "a1", 2, &config), KEPT);
+        assert_eq!(buffer.insert(A, 1, at(2), "again", 2, &config), Inserted::Duplicate);
         assert_eq!((buffer.pop(A), buffer.pop(A), buffer.pop(A)), (Some((1, "a1")), Some((2, "a2")), None));
-        assert_eq!(buffer.insert(A, 1, 1, "late", 2, &config), Inserted::Duplicate);
+        assert_eq!(buffer.insert(A, 1, at(1), "late", 2, &config), Inserted::Duplicate);
         assert_eq!((buffer.expected(A), buffer.len(), buffer.bytes()), (Some((1, 3)), 0, 0));
+    }
+
+    #[test]
+    fn nobody_waits_for_numbers_that_are_settled() {
+        let (mut buffer, config) = (MultiSourceBuffer::default(), Config::default());
+        buffer.expect(A, 1, 3);
+        assert_eq!(buffer.insert(A, 1, (7, 9), "a9", 1, &config), KEPT);
+        assert_eq!(buffer.insert(A, 1, (4, 7), "a7", 1, &config), KEPT);
+        assert_eq!(buffer.pop(A), None, "3 and 4 may still come");
+        assert_eq!(buffer.insert(A, 1, (3, 4), "a4", 1, &config), KEPT);
+        assert_eq!(buffer.pop(A), None, "3 may still come");
+        assert_eq!(buffer.insert(A, 1, (2, 4), "again", 1, &config), Inserted::Duplicate);
+        assert_eq!((drain(&mut buffer, A), buffer.expected(A)), (vec![4, 7, 9], Some((1, 10))));
     }
 
     #[test]
     fn a_new_generation_shuts_out_the_older_one() {
         let (mut buffer, config) = (MultiSourceBuffer::default(), Config::default());
         buffer.expect(A, 5, 1);
-        buffer.insert(A, 5, 2, "old", 3, &config);
-        assert_eq!(buffer.insert(A, 6, 1, "early", 5, &config), Inserted::Unexpected);
+        buffer.insert(A, 5, at(2), "old", 3, &config);
+        assert_eq!(buffer.insert(A, 6, at(1), "early", 5, &config), Inserted::Unexpected);
         assert!(buffer.expect(A, 6, 1));
         assert_eq!((buffer.len(), buffer.bytes()), (0, 0));
-        assert_eq!(buffer.insert(A, 5, 1, "late", 4, &config), Inserted::Stale);
+        assert_eq!(buffer.insert(A, 5, at(1), "late", 4, &config), Inserted::Stale);
         assert!(!buffer.expect(A, 5, 9), "a generation never comes back");
         assert_eq!(buffer.expected(A), Some((6, 1)));
     }
@@ -267,7 +300,7 @@ mod tests {
         let (mut buffer, config) = (MultiSourceBuffer::default(), Config::default());
         buffer.expect(A, 1, 1);
         for n in [3, 4, 6] {
-            buffer.insert(A, 1, n, "x", 10, &config);
+            buffer.insert(A, 1, at(n), "x", 10, &config);
         }
         assert!(buffer.expect(A, 1, 4) && buffer.expect(A, 1, 2));
         assert_eq!((buffer.len(), buffer.bytes()), (2, 20));
@@ -277,9 +310,9 @@ mod tests {
     #[test]
     fn who_is_not_expected_holds_nothing() {
         let (mut buffer, config) = (MultiSourceBuffer::default(), Config::default());
-        assert_eq!(buffer.insert(A, 1, 1, "x", 1, &config), Inserted::Unexpected);
+        assert_eq!(buffer.insert(A, 1, at(1), "x", 1, &config), Inserted::Unexpected);
         buffer.expect(A, 1, 1);
-        buffer.insert(A, 1, 1, "x", 1, &config);
+        buffer.insert(A, 1, at(1), "x", 1, &config);
         buffer.remove(A);
         assert_eq!((buffer.pop(A), buffer.len(), buffer.bytes(), buffer.expected(A)), (None, 0, 0, None));
     }
@@ -288,10 +321,10 @@ mod tests {
     fn an_origin_over_its_limit_gives_up_its_own_highest() {
         let (mut buffer, config) = (MultiSourceBuffer::default(), limits((2, 100), (9, 900)));
         buffer.expect(A, 1, 1);
-        buffer.insert(A, 1, 4, "x", 1, &config);
-        buffer.insert(A, 1, 3, "x", 1, &config);
-        assert_eq!(buffer.insert(A, 1, 5, "x", 1, &config), Inserted::Dropped);
-        assert_eq!(buffer.insert(A, 1, 1, "x", 99, &config), Inserted::Kept { dropped: 1 });
+        buffer.insert(A, 1, at(4), "x", 1, &config);
+        buffer.insert(A, 1, at(3), "x", 1, &config);
+        assert_eq!(buffer.insert(A, 1, at(5), "x", 1, &config), Inserted::Dropped);
+        assert_eq!(buffer.insert(A, 1, at(1), "x", 99, &config), Inserted::Kept { dropped: 1 });
         assert_eq!((drain(&mut buffer, A), buffer.len(), buffer.bytes()), (vec![1], 1, 1));
     }
 
@@ -302,16 +335,16 @@ mod tests {
             buffer.expect(A, 1, 1);
             buffer.expect(B, 1, 1);
             for n in 2..6 {
-                buffer.insert(A, 1, n, "x", 1, &config);
+                buffer.insert(A, 1, at(n), "x", 1, &config);
             }
-            assert_eq!(buffer.insert(B, 1, 1, "x", 1, &config), Inserted::Kept { dropped: 1 });
-            assert_eq!(buffer.insert(A, 1, 9, "x", 1, &config), Inserted::Dropped);
+            assert_eq!(buffer.insert(B, 1, at(1), "x", 1, &config), Inserted::Kept { dropped: 1 });
+            assert_eq!(buffer.insert(A, 1, at(9), "x", 1, &config), Inserted::Dropped);
             assert_eq!(drain(&mut buffer, B), [1]);
-            assert_eq!(buffer.insert(B, 1, 3, "x", 1, &config), KEPT);
-            assert_eq!(buffer.insert(B, 1, 4, "x", 1, &config), Inserted::Kept { dropped: 1 });
-            assert_eq!(buffer.insert(B, 1, 5, "x", 1, &config), Inserted::Dropped, "now B would hold most");
+            assert_eq!(buffer.insert(B, 1, at(3), "x", 1, &config), KEPT);
+            assert_eq!(buffer.insert(B, 1, at(4), "x", 1, &config), Inserted::Kept { dropped: 1 });
+            assert_eq!(buffer.insert(B, 1, at(5), "x", 1, &config), Inserted::Dropped, "now B would hold most");
             buffer.remove(B);
-            buffer.insert(A, 1, 1, "x", 1, &config);
+            buffer.insert(A, 1, at(1), "x", 1, &config);
             assert_eq!(drain(&mut buffer, A), [1, 2, 3]);
         }
     }
@@ -323,9 +356,9 @@ mod tests {
             buffer.expect(first, 1, 1);
             buffer.expect(last, 1, 1);
             for (origin, n) in [(first, 2), (first, 3), (last, 2)] {
-                assert_eq!(buffer.insert(origin, 1, n, "x", 1, &config), KEPT);
+                assert_eq!(buffer.insert(origin, 1, at(n), "x", 1, &config), KEPT);
             }
-            assert_eq!(buffer.insert(last, 1, 3, "x", 1, &config), Inserted::Dropped);
+            assert_eq!(buffer.insert(last, 1, at(3), "x", 1, &config), Inserted::Dropped);
         }
     }
 
@@ -335,8 +368,8 @@ mod tests {
             let mut buffer = MultiSourceBuffer::default();
             buffer.expect(A, 1, 1);
             buffer.expect(B, 1, 1);
-            buffer.insert(A, 1, 2, "waits for one that may never come", 1, &config);
-            assert!(matches!(buffer.insert(B, 1, 1, "long", 30, &config), Inserted::Kept { .. }));
+            buffer.insert(A, 1, at(2), "waits for one that may never come", 1, &config);
+            assert!(matches!(buffer.insert(B, 1, at(1), "long", 30, &config), Inserted::Kept { .. }));
             assert_eq!((buffer.pop(B), buffer.pop(A), buffer.bytes()), (Some((1, "long")), None, buffer.len()));
         }
     }
@@ -345,11 +378,11 @@ mod tests {
     fn the_largest_numbers_there_are_do_no_harm() {
         let (mut buffer, config) = (MultiSourceBuffer::default(), Config::default());
         buffer.expect(B, 1, 1);
-        buffer.insert(B, 1, 1, "x", usize::MAX, &config);
-        assert_eq!(buffer.insert(B, 1, 2, "x", usize::MAX, &config), Inserted::Dropped);
+        buffer.insert(B, 1, at(1), "x", usize::MAX, &config);
+        assert_eq!(buffer.insert(B, 1, at(2), "x", usize::MAX, &config), Inserted::Dropped);
         assert_eq!(buffer.pop(B), Some((1, "x")));
         buffer.expect(A, 1, u64::MAX);
-        assert_eq!(buffer.insert(A, 1, u64::MAX, "x", 1, &config), Inserted::Dropped);
+        assert_eq!(buffer.insert(A, 1, at(u64::MAX), "x", 1, &config), Inserted::Dropped);
         assert_eq!(buffer.pop(A), None);
     }
 
@@ -368,7 +401,7 @@ mod tests {
             for (origin, n) in deliveries.into_iter().chain(again) {
                 let (id, before) = (NodeId::example(origin), buffer.len());
                 let next = buffer.expected(id).map_or(0, |(_, next)| next);
-                let inserted = buffer.insert(id, 1, n, (origin, n), (n % 4) as usize, &config);
+                let inserted = buffer.insert(id, 1, at(n), (origin, n), (n % 4) as usize, &config);
                 // An item whose turn it is may go over a limit alone.
                 let within = |held: usize, limit: usize, one: usize| held <= limit + if n == next { one } else { 0 };
                 prop_assert!(within(buffer.len(), all.0, 1) && within(buffer.bytes(), all.1, 3));

@@ -88,11 +88,12 @@ impl Replays {
         let mut wanted = Vec::new();
         for peer in peers {
             let Some(replay) = self.peers.get_mut(&peer) else { continue };
-            let batch = (config.batch_bytes as u64).min(replay.window);
-            let credit = replay.window.saturating_sub(replay.outstanding()).min(batch);
-            let credit = if mutant!(ReplayWithoutWindow) { batch } else { credit };
+            // Half of the window is read while the other half is on its way: so a slow disk is asked seldom.
+            let piece = (config.batch_bytes as u64).max(replay.window / 2).min(replay.window);
+            let credit = replay.window.saturating_sub(replay.outstanding()).min(piece);
+            let credit = if mutant!(ReplayWithoutWindow) { piece } else { credit };
             // Small pieces would stay small for ever, each credited and sent by itself: wait for half a batch.
-            let enough = batch.div_ceil(2);
+            let enough = (config.batch_bytes as u64).min(replay.window).div_ceil(2);
             if replay.reading.is_some() || credit.min(room) < enough {
                 if credit < enough {
                     probe!("a replay waits for credit");

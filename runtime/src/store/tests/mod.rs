@@ -144,7 +144,7 @@ fn rewind(store: &mut Store, to: u64) -> (Restored<Diary>, Option<String>) {
 }
 
 fn kept(clock: u64) -> Kept {
-    Kept { disk: 7, clock, confirmed: Some(session(clock)), led: 2, damaged: false }
+    Kept { disk: 7, clock, confirmed: Some(session(clock)), led: 2, damaged: false, lacks: None }
 }
 
 /// The files of a directory, in a new one.

@@ -1,0 +1,99 @@
+//! Foundings: beginning a log, beginning anew on what is left, and meeting another founding of the same cluster.
+
+use std::collections::BTreeMap;
+
+use super::electing::outranks;
+use super::{Node, Part, Turn};
+use crate::app::App;
+use crate::config::OPENING_BYTES;
+use crate::entry::Founding;
+use crate::id::{Index, NodeId, Session};
+use crate::io::{Notice, Output};
+use crate::message::Standing;
+use crate::replica::Founded;
+
+impl<A: App> Node<A> {
+    /// A founding of these nodes and this one: of as many as an entry has room for. The others join one by one.
+    pub(super) fn founding(&mut self, mut known: BTreeMap<NodeId, Option<u64>>) -> Founding {
+        known.remove(&self.me);
+        let mut room = self.config.entry_limit() - OPENING_BYTES;
+        let mine = (self.me, Some(self.kept.disk));
+        let fits = |member: &(NodeId, Option<u64>)| {
+            let bytes = postcard::experimental::serialized_size(member).unwrap_or(usize::MAX);
+            room = room.saturating_sub(bytes);
+            room > 0
+        };
+        let mut known: Vec<_> = [mine].into_iter().chain(known.into_iter().take_while(fits)).collect();
+        known.sort_unstable();
+        Founding { id: self.rng.number(), known }
+    }
+
+    /// The operator's last resort: a new founding of this node and those connected to it.
+    pub(super) fn lead_anyway(&mut self, t: &mut Turn<'_, A>) {
+        self.found_anew(t, None);
+    }
+
+    pub(super) fn found_anew(&mut self, t: &mut Turn<'_, A>, without: Option<NodeId>) {
+        if self.disk.rewinding || self.stuck.is_some() {
+            return;
+        }
+        (self.kept.damaged, self.kept.lacks) = (false, None);
+        let connected = self.peers.iter().filter(|(node, peer)| peer.connected && Some(*node) != without);
+        let peers = connected.map(|(node, peer)| (node, peer.disk)).collect();
+        let founding = self.founding(peers);
+        self.open(t, Some(founding));
+    }
+
+    /// Judges a leader of another founding. A founding speaks by its leader, who has seen what its nodes hold: so a node
+    /// yields as the leader of its own, or where that can have none.
+    pub(super) fn meets_founding(
+        &mut self,
+        t: &mut Turn<'_, A>,
+        session: Session,
+        standing: &Standing,
+        mine: Standing,
+    ) {
+        probe!("two foundings meet");
+        if let Part::Seeking(seeking) = &mut self.part {
+            seeking.hears.retain(|_, heard| *heard != session);
+        }
+        let led = match &self.part {
+            Part::Leading(leading) => !leading.ready,
+            Part::Following(following) => following.hears(t.at(), &self.config),
+            Part::Seeking(seeking) => !seeking.given_up && !self.seeks_in_vain(t.at(), seeking),
+        };
+        let we_yield = !led && outranks((session.leader, standing), (self.me, &mine));
+        t.put(Output::Notice(Notice::OtherFounding { peer: session.leader, we_yield }));
+        if we_yield {
+            probe!("a founding yields, and is set aside whole");
+            // Whoever is left of that founding knows this node by what it held, and it does not any more.
+            self.kept.disk = self.rng.number().max(1);
+            self.keep(t);
+            self.rewind(t, Index(0), session);
+        } else {
+            self.tell(t, session.leader, mine);
+        }
+    }
+
+    /// The leader of this node may have given their founding up: then nobody need try to lead it first.
+    pub(super) fn hear_given_up(&mut self, t: &mut Turn<'_, A>, from: NodeId, standing: &Standing) {
+        // What it said before it led may come late.
+        if let Part::Following(following) = &self.part
+            && following.session.leader == from
+            && standing.confirmed >= Some(following.session)
+            && let Some(Founded { id, .. }) = self.replica.founding()
+            && standing.founding.is_none_or(|theirs| theirs.id != id)
+        {
+            probe!("a leader gave its founding up");
+            self.enter_seeking(t);
+            if let Part::Seeking(seeking) = &mut self.part {
+                seeking.given_up = true;
+            }
+        }
+    }
+
+    /// Whether a standing is of another founding than this node's log.
+    pub(super) fn is_foreign(&self, standing: &Standing) -> bool {
+        standing.is_foreign_to(self.replica.founding(), self.replica.lineage())
+    }
+}

@@ -1,0 +1,124 @@
+//! Lost disks: a node whose word may not count sees that, says so, and is whole again when it holds what it may have promised.
+
+use std::collections::BTreeMap;
+
+use super::{Node, Part, Turn};
+use crate::app::App;
+use crate::id::NodeId;
+use crate::io::{Notice, Output};
+use crate::message::{Message, Standing};
+
+/// Who answered a damaged node since its start, and what must be held for it to be whole again.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Healing {
+    pub(super) answers: BTreeMap<NodeId, Standing>,
+}
+
+impl<A: App> Node<A> {
+    /// Whether this node's word counts for no majority.
+    pub(super) fn is_damaged(&self) -> bool {
+        self.kept.damaged || self.lost_its_disk()
+    }
+
+    /// Whether others know this node by a disk that it does not have any more.
+    pub(super) fn lost_its_disk(&self) -> bool {
+        !mutant!(WipedDiskCounts)
+            && self.fresh
+            && self.replica.known().contains(&self.me)
+            && self.replica.disk(self.me) != Some(self.kept.disk)
+    }
+
+    /// The log shows by which disk an empty node is known. By its present one: it need not catch up to know that it lost
+    /// nothing. By another: that is kept before any of the log is, for it may start again from what it has by then.
+    pub(super) fn recognise(&mut self, t: &mut Turn<'_, A>) {
+        if !self.fresh {
+            return;
+        }
+        if self.replica.disk(self.me) == Some(self.kept.disk) {
+            probe!("an empty node finds its disk named");
+            self.fresh = false;
+            self.confirm(t);
+        } else if self.lost_its_disk() {
+            self.lost_entries(t, None);
+        }
+    }
+
+    /// An empty node has caught up: if others know it by another disk, that one was lost, and its word may not count yet.
+    pub(super) fn settle_in(&mut self, t: &mut Turn<'_, A>) {
+        if !self.fresh {
+            return;
+        }
+        let lost = self.lost_its_disk();
+        self.fresh = false;
+        if lost {
+            probe!("a wiped node is known by another disk");
+            self.lost_entries(t, None);
+            self.broadcast_question(t);
+        } else {
+            self.confirm(t);
+        }
+    }
+
+    fn broadcast_question(&mut self, t: &mut Turn<'_, A>) {
+        let standing = self.standing(t.at());
+        t.broadcast(Message::Hello { standing, answer: true });
+    }
+
+    /// A damaged node asks those who did not answer it yet, or whose answer may have changed.
+    pub(super) fn ask_to_heal(&mut self, t: &mut Turn<'_, A>) {
+        if !self.kept.damaged {
+            return;
+        }
+        let mine = self.replica.lineage();
+        let open = |node: &NodeId| {
+            self.healing.answers.get(node).is_none_or(|standing| standing.damaged || !mine.contains(&standing.lineage))
+        };
+        let silent = self.replica.known().iter().filter(|node| open(node));
+        for node in silent.copied().filter(|node| *node != self.me).collect::<Vec<_>>() {
+            self.ask(t, node);
+        }
+    }
+
+    /// A damaged node is whole again when more than half of the known nodes, without it, answered this start, and it holds
+    /// all that they hold. Each majority that it was ever part of has one of them in it, also one of the known nodes as a
+    /// change made them that this log does not show: so what was done by majority is among what they hold. Or it is known
+    /// what it lost, and it holds that again.
+    pub(super) fn heal(&mut self, t: &mut Turn<'_, A>) {
+        if !self.kept.damaged || self.fresh || self.disk.rewinding {
+            return;
+        }
+        let known = self.replica.known();
+        let answered = || self.healing.answers.iter();
+        let answers = || answered().filter(|(node, standing)| known.contains(*node) && self.is_whole(**node, standing));
+        let confirmed = answers().filter_map(|(_, standing)| standing.confirmed).map(|session| session.clock).max();
+        // The same log, not only as long a one.
+        let mine = self.replica.lineage();
+        let held = self.disk.is_level() && answers().all(|(_, standing)| mine.contains(&standing.lineage));
+        let heard = match &self.part {
+            Part::Following(following) => self.behind() == 0 && confirmed <= Some(following.session.clock),
+            Part::Seeking(_) => true,
+            Part::Leading(_) => false,
+        };
+        let enough = held && heard && answers().count() * 2 > known.len();
+        if enough || self.holds_again() {
+            probe!("a damaged node is whole again");
+            (self.kept.damaged, self.kept.lacks) = (false, None);
+            self.kept.clock = self.kept.clock.max(confirmed.unwrap_or_default());
+            self.healing = Healing::default();
+            self.keep(t);
+            t.put(Output::Notice(Notice::Whole));
+            self.confirm(t);
+        }
+    }
+    /// Whether it is known what this node lost, and that is on its disk again.
+    fn holds_again(&self) -> bool {
+        let holds_again = self.kept.lacks.is_some_and(|(session, next)| {
+            let last = next.previous().and_then(|last| self.replica.lineage().session_at(last));
+            self.disk.synced >= next && last == Some(session)
+        });
+        if holds_again {
+            probe!("a node holds again what its cut took along");
+        }
+        holds_again
+    }
+}
