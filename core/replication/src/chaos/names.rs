@@ -71,7 +71,6 @@ pub const PROBES: &[&str] = &[
     "a candidate of another founding is to find its own leader",
     "a leader is contested that lacks what this node holds",
     "a leader opens above another that it outranks",
-    "of two leaders that open above each other one gives way",
     "a node yields, and sets its branch aside",
     "a leader is told of a newer session",
     "the better candidate did not open its session",

@@ -9,7 +9,6 @@ use crate::app::App;
 use crate::entry::{Body, Founding, Opened};
 use crate::id::{Boot, NodeId, Session};
 use crate::io::{Notice, Output};
-use crate::lineage::Lineage;
 use crate::message::{Message, Reject, Standing};
 use crate::replica::Founded;
 use crate::time::{Moment, Span};
@@ -258,7 +257,7 @@ impl<A: App> Node<A> {
             return self.meets_founding(t, session, &standing, mine);
         }
         if !contained && !mutant!(FollowsAnyLeader) {
-            let we_lead_on = outranks((self.me, &mine), (leader, &standing)) && !self.gives_way(leader, &standing);
+            let we_lead_on = outranks((self.me, &mine), (leader, &standing));
             if we_lead_on {
                 self.tell(t, leader, mine);
                 if newest < Some(session) && !self.hears_leader(t.at()) {
@@ -266,12 +265,12 @@ impl<A: App> Node<A> {
                     self.contest(t);
                 } else if let Part::Leading(leading) = &self.part
                     && leading.session < session
+                    && t.at() >= leading.since + self.config.campaign_for
                 {
+                    // Not at once again: two leaders whom all others hear could open above each other for ever, each with
+                    // a mark that the other lacks, before anybody has stored one.
                     probe!("a leader opens above another that it outranks");
                     self.open(t, None);
-                    if let Part::Leading(leading) = &mut self.part {
-                        leading.above = Some(leader);
-                    }
                 }
             } else if mutant!(TailOverwritten) {
                 self.follow(t, session, standing);
@@ -292,20 +291,6 @@ impl<A: App> Node<A> {
     /// Whether all had time to answer, and nobody is here who may choose a leader.
     pub(super) fn seeks_in_vain(&self, now: Moment, seeking: &Seeking) -> bool {
         now >= seeking.begun + self.patience(seeking) && !self.may_elect(seeking)
-    }
-
-    /// Two leaders without a mark of their own, of which each hears of the other when it has ordered a little more, could
-    /// open above each other for ever. So one of them gives way when the other opened above the session that it opened
-    /// above that one's: the one with the lower id, though its log may stand higher by what few hold.
-    fn gives_way(&self, rival: NodeId, standing: &Standing) -> bool {
-        let backed = |lineage: &Lineage| (lineage.position().mark, lineage.position().under);
-        let gives_way = matches!(&self.part, Part::Leading(leading) if leading.above == Some(rival))
-            && self.me < rival
-            && backed(self.replica.lineage()) == backed(&standing.lineage);
-        if gives_way {
-            probe!("of two leaders that open above each other one gives way");
-        }
-        gives_way
     }
 
     /// Contests a leader whose log lacks what this node holds.

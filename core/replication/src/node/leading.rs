@@ -23,8 +23,8 @@ pub(super) struct Leading<A: App> {
     pub(super) session: Session,
     /// Where the session begins.
     pub(super) opened: Index,
-    /// The leader above whose session it was opened, if so.
-    pub(super) above: Option<NodeId>,
+    /// When it was opened.
+    pub(super) since: Moment,
     /// Whether the opening is synced: until then nobody is told of the session.
     pub(super) ready: bool,
     /// The session's mark.
@@ -55,7 +55,7 @@ impl<A: App> Leading<A> {
         Leading {
             session,
             opened,
-            above: None,
+            since: now,
             ready: false,
             mark: None,
             tally,
