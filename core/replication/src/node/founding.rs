@@ -97,3 +97,68 @@ impl<A: App> Node<A> {
         standing.is_foreign_to(self.replica.founding(), self.replica.lineage())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::{Boot, Session};
+    use crate::lineage::{Lineage, Term};
+
+    /// A standing of this founding whose log ends before `next`, and began with a session of this clock.
+    fn standing(founding: (u32, u32, u64), clock: u64, next: u64) -> Standing {
+        let (widest, anew, id) = founding;
+        let session = Session { clock, leader: NodeId::example(1), boot: Boot::default() };
+        let terms = vec![Term { session, began: Index(0), backed: true }];
+        Standing {
+            boot: Boot::default(),
+            disk: 1,
+            schema: 1,
+            clock,
+            confirmed: None,
+            founding: Some(Founded { widest, anew, id }),
+            lineage: Lineage { terms, next: Index(next), ..Lineage::default() },
+            seniority: 0,
+            damaged: false,
+            session: None,
+        }
+    }
+
+    #[test]
+    fn foundings_are_in_one_order_whatever_their_nodes_hold_or_lost() {
+        let (small, large) = (standing((1, 7, 1), 9, 900), standing((3, 0, 2), 1, 5));
+        let (anew, higher) = (standing((3, 1, 3), 2, 2), standing((3, 1, 4), 3, 2));
+        let ascending = [small, large, anew, higher];
+        let (id, other) = (NodeId::example(1), NodeId::example(2));
+        for (at, lower) in ascending.iter().enumerate() {
+            for higher in &ascending[at + 1..] {
+                for damaged in [false, true] {
+                    let higher = Standing { damaged, ..higher.clone() };
+                    assert!(outranks((id, &higher), (other, lower)) && !outranks((other, lower), (id, &higher)));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_log_that_was_founded_anew_on_is_not_of_another_founding() {
+        let old = standing((3, 0, 1), 1, 5);
+        let mut new = Standing { founding: Some(Founded { widest: 3, anew: 1, id: 2 }), ..standing((3, 0, 1), 1, 5) };
+        new.lineage.terms.push(Term {
+            session: Session { clock: 2, ..new.lineage.terms[0].session },
+            began: Index(5),
+            backed: false,
+        });
+        new.lineage.next = Index(7);
+        let foreign = |one: &Standing, other: &Standing| one.is_foreign_to(other.founding, &other.lineage);
+        assert!(!foreign(&new, &old) && !foreign(&old, &new));
+        let went_on = standing((3, 0, 1), 1, 6);
+        assert!(
+            foreign(&new, &went_on) && foreign(&went_on, &new),
+            "its log has an entry that the new founding left out"
+        );
+        assert!(
+            outranks((NodeId::example(1), &new), (NodeId::example(2), &went_on)),
+            "an operator said that the rest is gone"
+        );
+    }
+}

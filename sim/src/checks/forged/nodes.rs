@@ -178,7 +178,7 @@ fn words_that_the_disk_does_not_bear_out_are_rejected() {
     let says = |disk: &Disk, stored: Place, message: &Message<Kv>| {
         Speaker { node: node_id(1), disk, stored, applied: log.at }.may_say(&log.ledger, message)
     };
-    let stored = |next| Message::Stored { session: session(1), boot: Boot::default(), next: Index(next) };
+    let stored = |next| Message::Stored { session: session(1), boot: Boot::default(), disk: 1, next: Index(next) };
     breaks("spoken", says(&disk, Place::EMPTY, &stored(0)));
     disk.kept = Kept { confirmed: Some(session(1)), ..Kept::default() };
     says(&disk, Place::EMPTY, &stored(0)).expect("it is kept");
@@ -199,7 +199,7 @@ fn words_that_the_disk_does_not_bear_out_are_rejected() {
     breaks("spoken", says(&disk, log.at, &Message::Done(mark(0, 2))));
     let beat = |applied| {
         let (boot, busy) = (Boot::default(), Span::ZERO);
-        Message::Beat(Beat { boot, schema: 1, applied: Index(applied), busy, telemetry: 0 })
+        Message::Beat(Beat { boot, schema: 1, applied: Index(applied), busy, damaged: false, telemetry: 0 })
     };
     says(&disk, log.at, &beat(3)).expect("so far it came");
     breaks("spoken", says(&disk, log.at, &beat(4)));
