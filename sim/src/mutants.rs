@@ -19,7 +19,7 @@ pub struct Hunted {
     pub broken: &'static str,
     /// The law that it breaks.
     pub law: &'static str,
-    /// How many seeds were run with it.
+    /// How many seeds were run with it until the first that noticed.
     pub seeds: u64,
     /// What caught it; nothing if it lives.
     pub caught: Option<Caught>,
@@ -28,13 +28,13 @@ pub struct Hunted {
 /// How a fault was noticed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Caught {
-    /// By which run: a swarm seed, or a scenario's name.
+    /// By which run first: a swarm seed, or a scenario's name.
     pub run: String,
     /// By which check.
     pub check: String,
     /// What it said.
     pub reason: String,
-    /// The run, made small, if that was asked for.
+    /// A run that was made small, if that was asked for: this one, or a later one that became smaller.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub small: Option<Smaller>,
 }
@@ -42,14 +42,16 @@ pub struct Caught {
 /// A run that was made small.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Smaller {
+    /// Which run it was.
+    pub run: String,
     /// How many faults, commands, machines and lost messages there were.
     pub before: usize,
     /// How many are left.
     pub after: usize,
     /// How many of each kind are left.
     pub left: Size,
-    /// Whether that is little enough: at most 20, or a tenth of what there was.
-    pub is_small: bool,
+    /// How many may be left: 20, or a tenth of what there was.
+    pub bound: usize,
     /// Whether its file, read again, fails by the same check, and holds without the fault.
     pub is_kept: bool,
     /// How many runs it took.
@@ -67,7 +69,7 @@ pub fn scenario_for(mutant: Mutant) -> Option<&'static str> {
         Mutant::LostTooSoon => Some("silent-for-four-seconds"),
         Mutant::LostUnderDoubt => Some("leader-stalls-and-doubts-itself"),
         Mutant::BeatsThoughStalled => Some("leader-beats-but-does-not-work"),
-        Mutant::ReplayWithoutWindow => Some("replay-over-a-slow-link"),
+        Mutant::ReplayWithoutWindow => Some("replay-through-a-small-window"),
         Mutant::OriginFromPayload => Some("impostor-sends-entries"),
         Mutant::LastContentWins => Some("leader-contradicts-itself"),
         Mutant::LostChunkRestartsAll
@@ -109,6 +111,16 @@ pub fn scenario_for(mutant: Mutant) -> Option<&'static str> {
     }
 }
 
+impl Smaller {
+    /// Whether it is as small as it must be, and its file can be kept.
+    pub fn is_fine(&self) -> bool {
+        self.after <= self.bound && self.is_kept
+    }
+}
+
+/// How many runs that notice a fault are made small at most: some hang on chances that leave little to take away.
+const TRIES: u64 = 5;
+
 /// How long a hunt may last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Patience {
@@ -120,18 +132,30 @@ pub struct Patience {
 
 /// Hunts one fault: its scenario, if it has one, and then so many swarm seeds at most.
 pub fn hunt(mutant: Mutant, patience: Patience, scenario: Option<(&str, &Scenario)>) -> Hunted {
-    let mut hunted = Hunted {
-        mutant: mutant.name(),
-        broken: mutant.broken(),
-        law: mutant.law(),
-        seeds: 0,
-        caught: scenario.and_then(|(name, scenario)| shows_in(mutant, name, scenario, patience.runs)),
-    };
-    while hunted.caught.is_none() && hunted.seeds < patience.seeds {
-        hunted.caught = shows_at(mutant, hunted.seeds, patience.runs);
-        hunted.seeds += 1;
+    let mut caught = scenario.and_then(|(name, scenario)| shows_in(mutant, name, scenario, patience.runs));
+    let (mut seeds, mut tries) = (0, u64::from(caught.is_some()));
+    for seed in 0..patience.seeds {
+        let wants_smaller = |caught: &Caught| {
+            patience.runs > 0 && tries < TRIES && !caught.small.as_ref().is_some_and(Smaller::is_fine)
+        };
+        if caught.as_ref().is_some_and(|caught| !wants_smaller(caught)) {
+            break;
+        }
+        seeds += u64::from(caught.is_none());
+        let Some(other) = shows_at(mutant, seed, patience.runs) else { continue };
+        tries += 1;
+        match &mut caught {
+            None => caught = Some(other),
+            Some(first) => first.small = smallest(first.small.take(), other.small),
+        }
     }
-    hunted
+    Hunted { mutant: mutant.name(), broken: mutant.broken(), law: mutant.law(), seeds, caught }
+}
+
+/// The one of two that is farther below its bound, or nearer to it; one whose file can be kept before one whose cannot.
+fn smallest(one: Option<Smaller>, other: Option<Smaller>) -> Option<Smaller> {
+    let excess = |small: &Smaller| (!small.is_kept, small.after as i64 - small.bound as i64);
+    one.into_iter().chain(other).min_by_key(excess)
 }
 
 /// Hunts all of them on so many threads. `scenario` finds one by its name, `tell` is told of each that is over.
@@ -161,21 +185,22 @@ fn shows_in(mutant: Mutant, name: &str, scenario: &Scenario, runs: u64) -> Optio
 }
 
 fn caught(run: String, failing: &Failing, runs: u64) -> Caught {
-    let small = (runs > 0).then(|| made_small(failing, runs)).flatten();
+    let small = (runs > 0).then(|| made_small(run.clone(), failing, runs)).flatten();
     Caught { run, check: failing.failure.check.clone(), reason: failing.failure.reason.clone(), small }
 }
 
-fn made_small(failing: &Failing, runs: u64) -> Option<Smaller> {
+fn made_small(run: String, failing: &Failing, runs: u64) -> Option<Smaller> {
     let small = failing.shrink(runs, &|| ())?;
     let (before, left) = (small.shrunk.before, small.shrunk.after);
     let file = small.scenario.to_toml();
     let read = Scenario::parse("shrunk", &file).ok();
     let again = read.and_then(|read| Failing::of_scenario(&read, "shrunk", read.seed, failing.mutant).ok());
     Some(Smaller {
+        run,
         before: before.total(),
         after: left.total(),
         left,
-        is_small: left.total() <= before.goal(),
+        bound: before.goal(),
         is_kept: again.is_some_and(|again| again.failure.check == failing.failure.check),
         runs: small.shrunk.runs,
         file,
@@ -220,9 +245,8 @@ mod tests {
             Mutant::ProposalTwice,
         ];
         let hunted = hunt_all(&mutants, Patience { seeds: 100, runs: 1000 }, 2, &scenario, &|_| {});
-        let is_fine = |small: &Smaller| small.is_small && small.is_kept;
-        let is_done =
-            |hunted: &&Hunted| hunted.caught.as_ref().and_then(|caught| caught.small.as_ref()).is_some_and(is_fine);
+        let small = |hunted: &&Hunted| hunted.caught.as_ref().and_then(|caught| caught.small.clone());
+        let is_done = |hunted: &&Hunted| small(hunted).is_some_and(|small| small.is_fine());
         let others: Vec<_> = hunted.iter().filter(|hunted| !is_done(hunted)).collect();
         assert!(hunted.len() == mutants.len() && others.is_empty(), "{others:#?}");
     }

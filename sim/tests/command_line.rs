@@ -65,6 +65,18 @@ fn a_call_that_is_wrong_ends_with_2_and_says_where() {
         assert!(errors(&output).contains("bad.toml:4: unknown key `noise`"), "{}", errors(&output));
         assert!(output.stdout.is_empty());
     }
+    let whole = "title = \"t\"\nwhy = \"w\"\nnodes = 3\n[[phase]]\ntitle = \"p\"\nuntil = \"10s\"\n";
+    let gone = "[[phase.fault]]\nat = \"1s\"\nfault = \"gone\"\nnode = 9\n";
+    for (text, expected) in [
+        (String::new(), "bad.toml:1: the file is empty, expected a scenario"),
+        (whole.replace('3', "\"three\""), "bad.toml:3: invalid type: string \"three\", expected a whole number"),
+        (whole.replace("10s", "10"), "bad.toml:6: expected a length of time with its unit"),
+        (whole.to_owned() + gone, "bad.toml:10: `node` names machine 9, expected one of 1, 2, 3"),
+    ] {
+        let output = sim(&["run", &written(&folder, "bad.toml", &text)]);
+        assert_eq!(output.status.code(), Some(2), "{text}");
+        assert!(errors(&output).contains(expected) && output.stdout.is_empty(), "{}", errors(&output));
+    }
     let nothing = folder.path().to_string_lossy().into_owned();
     for arguments in [
         &["run"][..],
@@ -104,9 +116,11 @@ fn several_scenarios_are_run_in_their_order_regressions_first() {
 fn a_trace_has_a_line_an_event() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("trace.txt");
-    let output = sim(&["run", "scenarios/last-entry-lost.toml", "--trace", &path.to_string_lossy()]);
-    let lines = std::fs::read_to_string(&path).expect("it is written").lines().count();
-    assert!(output.status.success() && lines > 500, "{lines} lines");
+    let (_, told) = json(&["run", "scenarios/last-entry-lost.toml", "--json", "--trace", &path.to_string_lossy()]);
+    let text = std::fs::read_to_string(&path).expect("it is written");
+    let events = text.lines().filter(|line| line.contains(" <- ")).count();
+    assert_eq!(told["counters"]["steps"], events, "an event is an input of a node");
+    assert!(told["counters"]["steps"].as_u64() > Some(1000) && text.contains("FAULT"), "{events} events");
 }
 
 #[test]

@@ -80,16 +80,17 @@ impl Mutants {
         if let Some(folder) = &self.out {
             write(folder, &hunted)?;
         }
-        let alive = hunted.iter().filter(|hunted| hunted.caught.is_none()).count();
-        let small = hunted.iter().filter_map(|hunted| hunted.caught.as_ref()?.small.as_ref());
-        let (small, large): (Vec<_>, Vec<_>) = small.partition(|small| small.is_small && small.is_kept);
+        let caught = hunted.iter().filter_map(|hunted| hunted.caught.as_ref());
+        let noticed = caught.clone().count();
+        let small = caught.filter(|caught| caught.small.as_ref().is_some_and(Smaller::is_fine)).count();
         if !self.json {
-            println!("{} of {} are noticed", hunted.len() - alive, hunted.len());
+            println!("{noticed} of {} are noticed", hunted.len());
             if self.shrink {
-                println!("{} of {} were made small", small.len(), small.len() + large.len());
+                println!("{small} of {} were made small", hunted.len());
             }
         }
-        Ok(if alive == 0 && large.is_empty() { Verdict::Held } else { Verdict::Failed })
+        let is_done = noticed == hunted.len() && (!self.shrink || small == hunted.len());
+        Ok(if is_done { Verdict::Held } else { Verdict::Failed })
     }
 }
 
@@ -120,17 +121,22 @@ fn line(hunted: &Hunted) -> String {
         None => format!("{mutant:28} {law:4} LIVES after {seeds} seeds: {broken}"),
         Some(Caught { run, check, reason, small }) => {
             let short: String = reason.chars().take(100).collect();
-            let small = small.as_ref().map_or(String::new(), |Smaller { before, after, left, is_small, is_kept, runs, .. }| {
-                let Size { faults, commands, machines, lost } = left;
-                let too_large = if *is_small { "" } else { ", WHICH IS MUCH" };
-                let not_kept = if *is_kept { "" } else { ", AND ITS FILE DOES NOT FAIL SO" };
-                format!(
-                    "\n{:28}      {before} made {after}: {faults} faults, {commands} commands, {machines} machines, {lost} \
-                     lost messages, in {runs} runs{too_large}{not_kept}",
-                    ""
-                )
-            });
+            let small = small.as_ref().map_or(String::new(), |small| shrunk(run, small));
             format!("{mutant:28} {law:4} {run:32} {check}: {short}{small}")
         }
     }
+}
+
+/// What a run was made to, on a line of its own.
+fn shrunk(first: &str, small: &Smaller) -> String {
+    let Smaller { run, before, after, left, bound, is_kept, runs, .. } = small;
+    let Size { faults, commands, machines, lost } = left;
+    let of = if run == first { String::new() } else { format!("{run}, ") };
+    let too_large = if after <= bound { "" } else { ", WHICH IS MUCH" };
+    let not_kept = if *is_kept { "" } else { ", AND ITS FILE DOES NOT FAIL SO" };
+    format!(
+        "\n{:33} {of}{before} made {after}, at most {bound}: {faults} faults, {commands} commands, {machines} machines, \
+         {lost} lost messages, in {runs} runs{too_large}{not_kept}",
+        ""
+    )
 }

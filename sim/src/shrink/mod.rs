@@ -77,7 +77,11 @@ pub fn shrink(plan: &Plan, runs_at_most: u64, run: &mut dyn FnMut(&Plan) -> Opti
     let outcome = run(plan)?;
     let before = size(plan, &outcome);
     let mut shrinking = Shrinking { plan: plan.clone(), outcome, runs: 1, runs_at_most, run };
+    let failing = shrinking.outcome.clone();
     shrinking.as_a_whole();
+    if size(&shrinking.plan, &shrinking.outcome).total() > before.goal() {
+        shrinking.with_what_is_odd(plan, failing);
+    }
     if size(&shrinking.plan, &shrinking.outcome).total() > before.goal() {
         shrinking.with_other_seeds(before.goal());
     }
@@ -126,6 +130,22 @@ impl Shrinking<'_> {
             if self.plan == then || self.is_over() {
                 return;
             }
+        }
+    }
+
+    /// Begins anew with the plan as it was, and leaves what is odd for last: over a slow link a few commands may do what
+    /// takes thousands over a fast one.
+    fn with_what_is_odd(&mut self, plan: &Plan, failing: Outcome) {
+        let ordinary = (self.plan.clone(), self.outcome.clone());
+        (self.plan, self.outcome) = (plan.clone(), failing);
+        self.end_early();
+        self.faults();
+        self.loads();
+        self.machines();
+        if size(&self.plan, &self.outcome).total() < size(&ordinary.0, &ordinary.1).total() {
+            self.as_a_whole();
+        } else {
+            (self.plan, self.outcome) = ordinary;
         }
     }
 
@@ -192,7 +212,7 @@ impl Shrinking<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::plan::{Fault, Timed, Weather, Who};
+    use crate::plan::{Fault, Load, Timed, Weather, Who};
 
     fn crash(number: u16, second: u64) -> Timed {
         Timed { at: Span::seconds(second), fault: Fault::Crash { node: Who::Node(number), down: Span::seconds(1) } }
@@ -221,6 +241,23 @@ mod tests {
         assert_eq!(shrunk.plan.weather, Weather::default());
         assert!(shrunk.plan.quiet_from < Span::seconds(10) && shrunk.runs < 200, "{} runs", shrunk.runs);
         assert_eq!(fails(&shrunk.plan), Some(shrunk.outcome));
+    }
+
+    #[test]
+    fn what_is_odd_stays_where_it_saves_commands() {
+        let mut plan = Plan::calm(1, 1);
+        plan.weather.bytes_per_milli = 1;
+        plan.loads = vec![Load { commands: 400, ..Load::default() }];
+        // Over the slow link five commands overflow it, over a fast one it takes a hundred.
+        let mut run = |plan: &Plan| {
+            let most = plan.loads.first().map_or(0, |load| load.commands);
+            let commands: BTreeSet<u64> = plan.only.commands.clone().unwrap_or_else(|| (0..most).collect());
+            let least = if plan.weather.bytes_per_milli == 1 { 5 } else { 100 };
+            let is_bad = commands.len() >= least;
+            is_bad.then(|| Outcome { check: "some_law".into(), at: Span::seconds(9), commands, lost: BTreeSet::new() })
+        };
+        let shrunk = shrink(&plan, 1000, &mut run).expect("it fails");
+        assert_eq!((shrunk.after.commands, shrunk.plan.weather.bytes_per_milli), (5, 1));
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use lockstep_replication::{Config, Span};
 
 use super::{Shrinking, size};
-use crate::plan::{MICROS, MILLIS, MachinePlan, Plan, SECONDS, Timing, Weather};
+use crate::plan::{Load, MICROS, MILLIS, MachinePlan, Plan, SECONDS, Timing, Weather};
 use crate::world::clients::load_of;
 
 impl Shrinking<'_> {
@@ -23,6 +23,9 @@ impl Shrinking<'_> {
             }
         });
         self.try_change(|plan| plan.machines.iter_mut().for_each(|machine| machine.starts = Span::ZERO));
+        for place in 0..self.plan.loads.len() {
+            self.try_change(|plan| plan.loads[place] = ordinary(&plan.loads[place]));
+        }
         let (weather, timing) = (Weather::default(), Timing::default());
         self.try_change(|plan| (plan.weather.loss, plan.weather.gossip_loss) = (0, 0));
         self.try_change(|plan| plan.weather.loss = 0);
@@ -82,7 +85,7 @@ impl Shrinking<'_> {
     }
 
     /// Takes a change that makes the plan read better, but not one after which more happens.
-    fn try_no_larger(&mut self, change: impl FnOnce(&mut Plan)) {
+    pub(super) fn try_no_larger(&mut self, change: impl FnOnce(&mut Plan)) {
         let before = (self.plan.clone(), self.outcome.clone());
         if self.try_change(change) && size(&self.plan, &self.outcome).total() > size(&before.0, &before.1).total() {
             (self.plan, self.outcome) = before;
@@ -108,6 +111,12 @@ impl Shrinking<'_> {
             }
         }
     }
+}
+
+/// The load with commands of the usual kinds and sizes.
+fn ordinary(load: &Load) -> Load {
+    let Load { number, from, until, every, burst, commands, notices_every, .. } = load.clone();
+    Load { number, from, until, every, burst, commands, notices_every, ..Load::default() }
 }
 
 /// As many commands as there are, but the first ones of their loads: then their number is enough.

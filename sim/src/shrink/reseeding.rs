@@ -1,7 +1,7 @@
 //! Where the failure hangs on so fine a chance that nothing can be taken away: much is taken away at once, and other seeds
 //! are tried until one fails by the same check.
 
-use lockstep_replication::Config;
+use lockstep_replication::{Config, Span};
 
 use super::{Shrinking, size};
 use crate::plan::{Only, Plan, Timing, Weather};
@@ -68,15 +68,22 @@ impl Shrinking<'_> {
                 load.keys = load.keys.max(500);
             }
         };
+        // Nothing is asked before nodes are ready.
+        let late = |plan: &mut Plan| plan.loads.iter_mut().for_each(|load| load.from = load.from.max(Span::seconds(3)));
+        // A log that is long, of a state that is small.
+        let one_key = |plan: &mut Plan| plan.loads.iter_mut().for_each(|load| load.keys = 1);
         let limits = |plan: &mut Plan| {
             plan.config = Config { founders: plan.config.founders, ..Config::default() };
         };
         let faults = self.plan.faults.len();
         let first = |plan: &mut Plan| plan.faults.truncate(faults / 2);
         let last = |plan: &mut Plan| drop(plan.faults.drain(..faults / 2));
-        let changes: [&[Change<'_>]; 11] = [
+        let changes: [&[Change<'_>]; 14] = [
             &[&calm, &longer],
+            &[&longer, &late],
             &[&longer],
+            &[&calm, &longer, &one_key],
+            &[&longer, &one_key],
             &[&calm, &usual, &few, &limits],
             &[&calm, &usual, &few],
             &[&calm, &few],

@@ -46,10 +46,27 @@ impl Shrinking<'_> {
         });
         for place in 0..self.plan.loads.len() {
             self.try_change(|plan| plan.loads[place].notices_every = Span::ZERO);
-            self.try_change(|plan| plan.loads[place] = ordinary(&plan.loads[place]));
             // No more than were given to nodes: the failure came before the others.
             let asked = self.outcome.commands.iter().filter(|uid| load_of(**uid) as usize == place).count() as u64;
             self.least(asked, |plan, most| plan.loads[place].commands = most);
+            self.later(place);
+        }
+    }
+
+    /// What is asked before a node is ready, or before it matters, need not be asked: a load begins later, and with fewer
+    /// commands.
+    fn later(&mut self, place: usize) {
+        let asked = self.outcome.commands.len() as u64;
+        for from in [Span::seconds(1), Span::seconds(3), Span(self.outcome.at.0 / 2)] {
+            let load = &self.plan.loads[place];
+            if from > load.from && from < load.until {
+                for part in [8, 2] {
+                    self.try_no_larger(|plan| {
+                        plan.loads[place].from = from;
+                        plan.loads[place].commands = plan.loads[place].commands.min(asked).div_ceil(part);
+                    });
+                }
+            }
         }
     }
 
@@ -79,12 +96,6 @@ impl Shrinking<'_> {
         }
         self.try_change(renumber);
     }
-}
-
-/// The load with commands of the usual kinds and sizes.
-fn ordinary(load: &Load) -> Load {
-    let Load { number, from, until, every, burst, commands, notices_every, .. } = load.clone();
-    Load { number, from, until, every, burst, commands, notices_every, ..Load::default() }
 }
 
 fn without(plan: &mut Plan, number: u16) {

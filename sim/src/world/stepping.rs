@@ -188,7 +188,7 @@ impl World {
     }
 
     fn tell_input(&mut self, at: usize, input: &Input<Kv>) {
-        if !self.trace.is_told() || is_routine(input) {
+        if !self.trace.is_told() {
             return;
         }
         let number = self.machines[at].number;
@@ -268,15 +268,7 @@ fn outcome_name(outcome: &Outcome<Kv>) -> &'static str {
     }
 }
 
-/// What happens all the time and says nothing.
-fn is_routine(input: &Input<Kv>) -> bool {
-    use lockstep_replication::message::Message;
-    matches!(
-        input,
-        Input::Wake | Input::Message { message: Message::Beat(_) | Message::Probe { .. } | Message::Echo { .. }, .. }
-    )
-}
-
+/// What goes out all the time, and is seen again where it comes in.
 fn is_small_talk(output: &Output<Kv>) -> bool {
     use lockstep_replication::message::Message;
     matches!(
