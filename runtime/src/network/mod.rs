@@ -185,7 +185,7 @@ pub fn start(config: NetworkConfig, registry: &mut Registry) -> Result<(Network,
     {
         return Err(NetworkError::Unsupported(address.clone()));
     }
-    let mut swarm = swarm::build(&config)?;
+    let mut swarm = swarm::build(&config, registry)?;
     for address in &config.listen {
         see_that_it_is_free(address)?;
         swarm.listen_on(address.clone()).map_err(|error| cannot_listen(address, error))?;

@@ -7,6 +7,7 @@ use libp2p::swarm::{NetworkBehaviour, Swarm};
 use libp2p::{gossipsub, mdns, ping};
 use libp2p_allow_block_list::{AllowedPeers, BlockedPeers};
 use libp2p_connection_limits::ConnectionLimits;
+use prometheus_client::registry::Registry;
 
 use super::identity::{node_of_keypair, peer_of_node};
 use super::{NetworkConfig, NetworkError, gossip, lanes, transport};
@@ -34,14 +35,15 @@ pub(super) struct Behaviour {
 }
 
 /// A swarm that does not listen yet.
-pub(super) fn build(config: &NetworkConfig) -> Result<Swarm<Behaviour>, NetworkError> {
+pub(super) fn build(config: &NetworkConfig, registry: &mut Registry) -> Result<Swarm<Behaviour>, NetworkError> {
     let cannot = |what: &str, error: &dyn std::fmt::Display| NetworkError::Setup(format!("{what}: {error}"));
     let keypair = &config.keypair;
     let me = node_of_keypair(keypair).ok_or(NetworkError::WrongKeyType)?;
     let peer = keypair.public().to_peer_id();
     let transport =
         transport::build(keypair, config.cluster_key).map_err(|error| cannot("encryption cannot be set up", &error))?;
-    let gossip = gossip::build(keypair, config.topics).map_err(|error| cannot("gossip cannot be set up", &error))?;
+    let gossip =
+        gossip::build(keypair, config.topics, registry).map_err(|error| cannot("gossip cannot be set up", &error))?;
     let mdns = config
         .mdns
         .then(|| mdns::tokio::Behaviour::new(mdns::Config::default(), peer))

@@ -1,102 +1,26 @@
-//! A member that lies: it holds the cluster's key, and sends garbage, forgeries, impossible claims and floods. What it
-//! says is dropped and counted; states stay equal, and writes go on.
-
-mod hostile;
+//! On the lanes of a connection.
 
 use std::time::Duration;
 
 use bytes::Bytes;
-use hostile::{Hostile, Lanes};
-use libp2p::Multiaddr;
 use lockstep_inference::Inference;
-use lockstep_inference::event::Event;
-use lockstep_inference::id::ModelId;
-use lockstep_inference::state::ModelCard;
-use lockstep_replication::entry::{Body, Decided, Entry};
 use lockstep_replication::message::{
     Beat, DoneMark, Entries, EntriesKind, Lead, Message, Offer, Propose, Range, Refused, Reject, Standing,
 };
 use lockstep_replication::{Boot, Hash, Index, NodeId, Session, Span, Wall, wire};
-use lockstep_tests::api::{Api, add_card};
-use lockstep_tests::cluster::{Cluster, SOON};
+use lockstep_tests::api::Api;
+use lockstep_tests::cluster::SOON;
 use lockstep_tests::wait::until;
 use serde_json::Value;
+
+use super::scene::{Scene, counted, forged_entry};
 
 /// What a peer may make a node hold at most in these tests, with room for what it does anyway.
 const MEMORY_BYTES_AT_MOST: u64 = 96 << 20;
 
-/// Three nodes with something in their state, and what is needed to lie to them.
-struct Scene {
-    cluster: Cluster,
-    leader: usize,
-    follower: usize,
-    key: [u8; 32],
-    writes: u32,
-}
-
-impl Scene {
-    async fn set() -> Scene {
-        let mut cluster = Cluster::founded_by(3).await;
-        let leader = cluster.all_ready(SOON).await;
-        let key = std::fs::read_to_string(cluster.directory().join("cluster.key")).expect("the cluster has a key");
-        let key: Hash = key.trim().parse().expect("a key is as long as a hash");
-        let mut scene = Scene { cluster, leader, follower: (leader + 1) % 3, key: key.0, writes: 0 };
-        scene.unharmed().await;
-        scene
-    }
-
-    async fn address(&mut self, node: usize) -> Multiaddr {
-        let address = self.cluster.node(node).peer_address().await;
-        format!("/ip4/{}/tcp/{}", address.ip(), address.port()).parse().expect("a well-formed address")
-    }
-
-    /// A connection under an identity of its own.
-    async fn strange(&mut self, node: usize) -> Lanes {
-        let address = self.address(node).await;
-        Hostile::new(self.key).connect(&address).await
-    }
-
-    /// Every node takes a write, and all come to one state.
-    async fn unharmed(&mut self) {
-        for node in 0..3 {
-            self.writes += 1;
-            let name = format!("write-{}", self.writes);
-            self.cluster.api(node).await.done(&name, &add_card(&name), SOON).await;
-        }
-        self.cluster.equal(SOON).await;
-    }
-
-    /// Index, state and session of each node, once they stand still.
-    async fn standing(&mut self) -> Vec<(u64, String, Value)> {
-        self.cluster.equal(SOON).await;
-        let mut all = Vec::new();
-        for node in 0..3 {
-            let api = self.cluster.api(node).await;
-            let (next, hash) = api.hash().await.unwrap();
-            all.push((next, hash, api.cluster().await.unwrap()["session"].clone()));
-        }
-        all
-    }
-
-    async fn counter(&mut self, node: usize, name: &str) -> u64 {
-        let view = self.cluster.node(node).cluster().await.unwrap();
-        view["counters"][name].as_u64().unwrap_or_else(|| panic!("there is no counter {name}"))
-    }
-
-    fn peak_memory(&mut self, node: usize) -> u64 {
-        let pid = self.cluster.node(node).pid().expect("it runs");
-        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("it runs");
-        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("the system tells");
-        line.trim().trim_end_matches("kB").trim().parse::<u64>().expect("a number") << 10
-    }
-}
-
-/// A counter of the network, from the metrics page.
+/// What the network dropped for this cause.
 async fn dropped(api: &Api, cause: &str) -> u64 {
-    let page = api.get("/metrics").await.unwrap();
-    let name = format!("network_dropped_total{{cause=\"{cause}\"}} ");
-    let line = page.as_str().and_then(|page| page.lines().find_map(|line| line.strip_prefix(&name).map(str::to_owned)));
-    line.map_or(0, |number| number.trim().parse().expect("a number"))
+    counted(api, &format!("network_dropped_total{{cause=\"{cause}\"}}")).await
 }
 
 /// Bytes that mean nothing, the same each time.
@@ -110,22 +34,6 @@ fn noise(length: usize) -> Vec<u8> {
     })
     .take(length)
     .collect()
-}
-
-/// A whole, readable entry that the application would take, were it the leader's.
-fn forged_entry(index: Index) -> Bytes {
-    let card = ModelCard {
-        name: "forged".into(),
-        weights_bytes: 1,
-        layers: 1,
-        context_tokens: 1,
-        custom: true,
-        runner: "echo".into(),
-        settings: Default::default(),
-    };
-    let events = vec![Event::CardAdded { model: ModelId::new("forged"), card }];
-    let body = Body::Decided(Decided { proposal: None, command: None, events });
-    Entry::<Inference> { index, stamp: Wall(u64::MAX / 2), body }.seal(1).bytes
 }
 
 #[tokio::test]

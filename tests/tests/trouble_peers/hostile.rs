@@ -12,10 +12,13 @@ use libp2p::pnet::{PnetConfig, PnetOutput, PreSharedKey};
 use libp2p::swarm::dial_opts::DialOpts;
 use libp2p::swarm::{Stream, Swarm, SwarmEvent};
 use libp2p::{Multiaddr, PeerId, StreamProtocol, Transport as _, noise, tcp, yamux};
+use libp2p_stream::Control;
 use lockstep_inference::Inference;
 use lockstep_replication::message::{Message, Standing};
 use lockstep_replication::wire;
 use tokio::task::JoinHandle;
+
+use super::forged_gossip;
 
 /// Holders of one cluster key greet each other with this under it.
 const GREETING: [u8; 16] = *b"lockstep cluster";
@@ -39,6 +42,9 @@ pub(super) struct Lanes {
     urgent: Stream,
     /// Held open: a node closes a connection without both lanes.
     _bulk: Stream,
+    /// The node, and the way to open more streams to it.
+    pub(super) peer: PeerId,
+    pub(super) control: Control,
     swarm: JoinHandle<()>,
 }
 
@@ -63,6 +69,7 @@ impl Hostile {
 
     async fn try_connect(&self, address: &Multiaddr) -> io::Result<Lanes> {
         let (mut swarm, mut control) = self.swarm()?;
+        forged_gossip::listen(&mut control).map_err(io::Error::other)?;
         swarm.dial(DialOpts::unknown_peer_id().address(address.clone()).build()).map_err(io::Error::other)?;
         let peer = loop {
             let event = swarm.select_next_some().await;
@@ -84,7 +91,7 @@ impl Hostile {
             io::Result::Ok((urgent, bulk))
         };
         match lanes.await {
-            Ok((urgent, bulk)) => Ok(Lanes { urgent, _bulk: bulk, swarm }),
+            Ok((urgent, bulk)) => Ok(Lanes { urgent, _bulk: bulk, peer, control, swarm }),
             Err(error) => {
                 swarm.abort();
                 Err(error)
@@ -92,7 +99,7 @@ impl Hostile {
         }
     }
 
-    fn swarm(&self) -> io::Result<(Swarm<libp2p_stream::Behaviour>, libp2p_stream::Control)> {
+    fn swarm(&self) -> io::Result<(Swarm<libp2p_stream::Behaviour>, Control)> {
         let key = PreSharedKey::new(self.key);
         let transport = tcp::tokio::Transport::new(tcp::Config::default().nodelay(true))
             .and_then(move |socket, _| greet(socket, key))
