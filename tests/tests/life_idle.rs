@@ -9,7 +9,7 @@ use lockstep_tests::wait::until;
 const SETTLED: Duration = Duration::from_secs(3);
 
 /// How long it is watched.
-const IDLE: Duration = Duration::from_secs(20);
+const IDLE: Duration = Duration::from_secs(60);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_head_of_an_idle_cluster_does_not_move() {
