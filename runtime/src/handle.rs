@@ -8,7 +8,9 @@ use lockstep_inference::observation::Observation;
 use lockstep_inference::placement::Measured;
 use lockstep_inference::transient::Transient;
 use lockstep_replication::io::NotTaken;
+use lockstep_replication::view::NodeView;
 use lockstep_replication::{CommandId, Input, NodeId, Operator, Outcome, Replica, Span, View};
+use serde::Serialize;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -19,8 +21,30 @@ pub struct Published {
     pub replica: Replica<Inference>,
     /// The node's facts.
     pub view: View,
+    /// How many of the known nodes it reaches now.
+    pub reach: Reach,
     /// What the nodes said last of themselves: where an instance would be placed now follows from it.
     pub measured: Measured,
+}
+
+/// How many of the known nodes a node reaches now, itself included: so many can hold what is ordered now. Whether the
+/// session is backed says of the past only that most of them confirmed it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Reach {
+    /// Nodes that count for majorities.
+    pub known: usize,
+    /// Those of them that are connected and not silent.
+    pub reached: usize,
+}
+
+impl Reach {
+    /// As a node sees it for which another is silent that did not beat for longer than `silent_after`.
+    pub fn of(view: &View, silent_after: Span) -> Reach {
+        let beats = |node: &NodeView| node.heard_ago_ms.is_some_and(|ago| ago <= silent_after.as_millis());
+        let known = view.nodes.iter().filter(|(_, node)| node.known);
+        let reached = known.clone().filter(|(id, node)| **id == view.me || node.connected && beats(node));
+        Reach { known: known.count(), reached: reached.count() }
+    }
 }
 
 /// What the node task is asked.
@@ -113,5 +137,34 @@ impl NodeHandle {
     /// Passes an observation or telemetry on.
     pub async fn input(&self, input: Input<Inference>) -> Result<(), NotTaken> {
         self.requests.send(Request::Input(Box::new(input))).await.map_err(|_| NotTaken::Leaving)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::api::tests::view;
+
+    #[test]
+    fn a_node_is_reached_that_is_known_connected_and_not_silent() {
+        let me = NodeId::example(1);
+        let node = |known, connected, heard_ago_ms| NodeView { known, connected, heard_ago_ms, ..NodeView::default() };
+        let mut view = View { me, nodes: BTreeMap::from([(me, node(true, true, None))]), ..view() };
+        let silent_after = Span::seconds(3);
+        assert_eq!(Reach::of(&view, silent_after), Reach { known: 1, reached: 1 });
+        for (n, other) in [
+            (2, node(true, true, Some(3000))),
+            (3, node(true, true, Some(3001))),
+            (4, node(true, true, None)),
+            (5, node(true, false, Some(10))),
+            (6, node(false, true, Some(10))),
+        ] {
+            view.nodes.insert(NodeId::example(n), other);
+        }
+        assert_eq!(Reach::of(&view, silent_after), Reach { known: 5, reached: 2 });
+        view.me = NodeId::example(6);
+        assert_eq!(Reach::of(&view, silent_after), Reach { known: 5, reached: 1 }, "a guest does not count itself");
     }
 }

@@ -38,6 +38,8 @@ pub struct Plan {
     pub settings: Vec<String>,
     /// Further variables of its environment.
     pub environment: Vec<(String, String)>,
+    /// So many files it may have open until it asks for more; as many as this process if nothing is said.
+    pub open_files: Option<u64>,
 }
 
 /// A running process. Dropped, it is killed.
@@ -58,6 +60,7 @@ impl Plan {
             peers: Vec::new(),
             settings: Vec::new(),
             environment: Vec::new(),
+            open_files: None,
         }
     }
 
@@ -89,7 +92,14 @@ impl Plan {
             let _ = std::fs::remove_file(self.data.join(name));
         }
         let log = OpenOptions::new().create(true).append(true).open(self.data.join("log.txt")).expect("it has a log");
-        let mut command = quiet(lockstep());
+        let mut command = match self.open_files {
+            None => quiet(lockstep()),
+            Some(files) => {
+                let mut shell = quiet(Path::new("sh"));
+                shell.arg("-c").arg(format!("ulimit -Sn {files} && exec \"$0\" \"$@\"")).arg(lockstep());
+                shell
+            }
+        };
         command.args(["node", "--no-mdns", "--listen", "/ip4/127.0.0.1/tcp/0", "--api", "127.0.0.1:0"]);
         command.args(["--name", &self.name, "--log", "info,libp2p=warn"]);
         command.arg("--data").arg(&self.data).arg("--cluster-key-file").arg(&self.key);

@@ -1,6 +1,6 @@
 //! Cut in two, written on both sides, joined again: the larger side's entries stay, the other's are set aside whole.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use lockstep_tests::api::{Api, add_card};
 use lockstep_tests::binary::lockstep;
@@ -8,7 +8,10 @@ use lockstep_tests::cluster::{Cluster, SOON};
 use lockstep_tests::node::quiet;
 use lockstep_tests::proxy::Way;
 use lockstep_tests::wait::{until, until_true};
-use serde_json::Value;
+use serde_json::{Value, json};
+
+/// Three seconds without a beat put a node out of reach, a broken connection does at once.
+const KNOWS_WITHIN: Duration = Duration::from_secs(4);
 
 /// Five seconds of silence make a node lost, two and a half a campaign, five more a campaign of a minority.
 const APART_WITHIN: Duration = Duration::from_secs(30);
@@ -26,6 +29,26 @@ async fn has_card(api: &Api, name: &str) -> bool {
     api.state().await.is_ok_and(|state| state["cards"][name].is_object())
 }
 
+/// The node on the small side says at once that most known nodes are out of its reach: also as a leader whose session is
+/// backed, which is of the past.
+async fn says_by_how_many_its_word_is_held(small: &Api, way: Way) {
+    let (at_once, leads) = (Instant::now(), small.cluster().await.unwrap()["role"]["leading"].is_object());
+    until("it reaches itself alone", KNOWS_WITHIN, async || match small.cluster().await? {
+        view if view["reach"] == json!({"known": 3, "reached": 1}) => Ok(()),
+        view => Err(view["reach"].to_string()),
+    })
+    .await;
+    println!("cut {way:?}: it knows after {:?} that it is alone", at_once.elapsed());
+    let view = small.cluster().await.unwrap();
+    assert_eq!(view["role"]["leading"].is_object(), leads, "nothing else has changed yet");
+    assert!(!leads || view["backed"] == true, "{view}");
+    let url = format!("http://{}", small.address());
+    let output = quiet(lockstep()).args(["status", "--api", &url]).output().await.expect("lockstep can be started");
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(said.contains("It reaches 1 of 3 known nodes, which is no majority"), "{said}");
+    assert!(!leads || said.contains("what is done now is held by 1 of 3"), "{said}");
+}
+
 /// Cuts this node's links to the two others in this way, writes on both sides, and joins them again.
 async fn cut_write_and_join(leader_is_cut_off: bool, way: Way) {
     let mut cluster = Cluster::founded_by(3).await;
@@ -38,6 +61,7 @@ async fn cut_write_and_join(leader_is_cut_off: bool, way: Way) {
     let (next, before) = cluster.equal(SOON).await;
 
     cluster.between(&[lone], &pair, way);
+    says_by_how_many_its_word_is_held(&small, way).await;
     let pairs_leader = cluster.agree(&pair, APART_WITHIN).await;
     large.done("large", &add_card("large"), APART_WITHIN).await;
     // What the lone node acknowledges says by how many it is held.

@@ -1,10 +1,12 @@
 //! `lockstep up`: a cluster on this machine within three seconds, with a model that answers at once, gone without a trace
 //! at Ctrl-C, or kept where asked.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::{Output, Stdio};
 use std::time::{Duration, Instant};
 
+use futures::future::join_all;
 use lockstep_tests::api::{Api, add_card};
 use lockstep_tests::binary::lockstep;
 use lockstep_tests::cluster::SOON;
@@ -15,13 +17,9 @@ use rustix::process::{Pid, kill_process, test_kill_process};
 use serde_json::Value;
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::process::{Child, Command};
-use tokio::sync::Mutex;
 
 /// From the start of the process to three ready nodes.
 const READY_WITHIN: Duration = Duration::from_secs(3);
-
-/// `up` looks for free ports and lets its nodes take them: two at the same moment may find the same ones.
-static ONE_AT_A_TIME: Mutex<()> = Mutex::const_new(());
 
 /// A running `lockstep up` and what it said of itself.
 struct Up {
@@ -106,7 +104,6 @@ fn text(bytes: &[u8]) -> &str {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn three_processes_are_ready_within_three_seconds_and_leave_nothing_behind() {
-    let _alone = ONE_AT_A_TIME.lock().await;
     let temporary = tempfile::tempdir().unwrap();
     let up = Up::start(temporary.path(), &[]).await;
     assert!(up.took <= READY_WITHIN, "ready after {:?}", up.took);
@@ -134,8 +131,21 @@ async fn three_processes_are_ready_within_three_seconds_and_leave_nothing_behind
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn several_that_start_at_the_same_moment_do_not_get_in_each_others_way() {
+    let directories = [(); 4].map(|()| tempfile::tempdir().unwrap());
+    let all = join_all(directories.iter().map(|directory| Up::start(directory.path(), &[]))).await;
+    let apis: BTreeSet<&str> =
+        all.iter().flat_map(|up| up.nodes()).map(|node| node["api"].as_str().expect("an address")).collect();
+    assert_eq!(apis.len(), 12, "{apis:?}");
+    for up in &all {
+        let cluster = up.api(2).cluster().await.unwrap();
+        assert_eq!(cluster["nodes"].as_object().map(|nodes| nodes.len()), Some(3), "{cluster}");
+    }
+    join_all(all.into_iter().map(Up::interrupt)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn data_that_is_kept_is_there_again_the_next_time() {
-    let _alone = ONE_AT_A_TIME.lock().await;
     let temporary = tempfile::tempdir().unwrap();
     let data = temporary.path().join("kept");
     let arguments = ["--data", data.to_str().expect("Unicode")];
@@ -161,7 +171,6 @@ async fn data_that_is_kept_is_there_again_the_next_time() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_it_suggests_streams_tokens_at_once() {
-    let _alone = ONE_AT_A_TIME.lock().await;
     let temporary = tempfile::tempdir().unwrap();
     let mut child = up(temporary.path()).spawn().expect("lockstep can be started");
     let mut lines = BufReader::new(child.stdout.take().expect("it is piped")).lines();
@@ -190,7 +199,6 @@ async fn what_it_suggests_streams_tokens_at_once() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn chat_answers_through_any_node_and_says_in_a_sentence_what_is_wrong() {
-    let _alone = ONE_AT_A_TIME.lock().await;
     let temporary = tempfile::tempdir().unwrap();
     let up = Up::start(temporary.path(), &[]).await;
     let nodes: Vec<&str> = up.nodes().iter().map(|node| node["api"].as_str().expect("an address")).collect();

@@ -75,6 +75,7 @@ async fn a_wrong_flag_variable_or_file_name_is_an_error_that_names_it() {
         (node(&data, &[&"--set", &"replication.lost_aftr=5s"]), "--set: there is no setting `replication.lost_aftr`"),
         (node(&data, &[&"--set", &"lost"]), "--set takes KEY=VALUE"),
         (node(&data, &[&"--listen", &"localhost:7170"]), "--listen: `listen` must be"),
+        (node(&data, &[&"--announce", &"example.com:7170"]), "--announce: `announce` must be addresses such as"),
         (with_environment("LOCKSTEP_PEERS", "nowhere"), "LOCKSTEP_PEERS in the environment: `peers` must be"),
     ];
     for (call, says) in calls {

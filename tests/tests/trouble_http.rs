@@ -1,6 +1,6 @@
 //! Requests that no client should send, against a real node: each is refused with a reason, and nothing changes.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use lockstep_tests::api::{Answer, Api, add_card};
 use lockstep_tests::cluster::SOON;
@@ -15,6 +15,16 @@ use tokio::net::TcpStream;
 /// The most bytes of a command, and of a line of many.
 const COMMAND_BYTES_AT_MOST: usize = 1 << 20;
 
+/// A head and a body may take half a minute.
+const SLOW_HANGS_UP_WITHIN: Duration = Duration::from_secs(40);
+
+/// So many connections that ask for nothing are more than there are places.
+const IDLE: usize = 2000;
+
+/// Somebody who asks is answered within this time all the same. They keep their places for half a minute, were nobody to
+/// ask.
+const ANSWERS_WITHIN: Duration = Duration::from_secs(5);
+
 /// What is no HTTP at all is hung up on within this time.
 const HANGS_UP_WITHIN: Duration = Duration::from_secs(10);
 
@@ -22,6 +32,17 @@ const HANGS_UP_WITHIN: Duration = Duration::from_secs(10);
 async fn alone() -> (Node, Api, TempDir) {
     let directory = tempfile::tempdir().unwrap();
     let mut node = Plan::new("a", directory.path()).start();
+    node.ready(SOON).await;
+    let api = node.api().await;
+    (node, api, directory)
+}
+
+/// The same under a shell that allows few open files until more are asked for, as many systems do.
+async fn alone_with_few_files() -> (Node, Api, TempDir) {
+    let directory = tempfile::tempdir().unwrap();
+    let mut plan = Plan::new("a", directory.path());
+    plan.open_files = Some(1024);
+    let mut node = plan.start();
     node.ready(SOON).await;
     let api = node.api().await;
     (node, api, directory)
@@ -50,7 +71,18 @@ async fn another_host_or_origin_is_forbidden_whatever_the_method() {
     let before = api.hash().await.unwrap();
     let mut requests = Vec::new();
     for method in [Method::GET, Method::POST, Method::DELETE, Method::PUT, Method::OPTIONS] {
-        for path in ["/", "/healthz", "/v1/state", "/v1/commands", "/v1/nodes/00", "/metrics", "/v1/backup"] {
+        for path in [
+            "/",
+            "/healthz",
+            "/v1/state",
+            "/v1/events?follow=true",
+            "/v1/commands",
+            "/v1/chat/completions",
+            "/v1/operator/leave",
+            "/v1/nodes/00",
+            "/metrics",
+            "/v1/backup",
+        ] {
             let request = || api.request(method.clone(), path).json(&add_card("forbidden"));
             requests.push((request().header(HOST, "evil.example"), StatusCode::FORBIDDEN, "host_not_allowed"));
             for origin in ["https://evil.example", "null", "http://localhost:1"] {
@@ -132,4 +164,63 @@ async fn what_is_no_http_is_hung_up_on_and_harms_nobody_else() {
     unharmed(&api, before).await;
     let allowed = api.request(Method::DELETE, "/v1/state").send().await.unwrap();
     assert!(allowed.headers().contains_key(ALLOW), "a wrong method is told which are right");
+}
+
+/// Says this, then a byte now and then, until the node hangs up; what it answered.
+async fn drip(api: &Api, head: String) -> String {
+    let (mut read, mut write) = TcpStream::connect(api.address()).await.unwrap().into_split();
+    write.write_all(head.as_bytes()).await.unwrap();
+    let drips = tokio::spawn(async move {
+        while write.write_all(b" ").await.is_ok() {
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+    });
+    let mut answer = Vec::new();
+    let end = tokio::time::timeout(SLOW_HANGS_UP_WITHIN, read.read_to_end(&mut answer)).await;
+    assert!(end.is_ok(), "it may drip for ever: {head}");
+    drips.abort();
+    String::from_utf8_lossy(&answer).into_owned()
+}
+
+#[tokio::test]
+async fn a_head_or_a_body_that_drips_is_hung_up_on() {
+    let (_node, api, _directory) = alone().await;
+    let before = api.hash().await.unwrap();
+    let host = api.address();
+    let head = format!("GET /v1/state HTTP/1.1\r\nhost: {host}\r\nx-slow: ");
+    let json = "content-type: application/json";
+    let body = format!("POST /v1/commands HTTP/1.1\r\nhost: {host}\r\n{json}\r\ncontent-length: 100000\r\n\r\n{{");
+    let (_, answer) = tokio::join!(drip(&api, head), drip(&api, body));
+    assert!(answer.starts_with("HTTP/1.1 408 ") && answer.contains("body_timeout"), "{answer}");
+    unharmed(&api, before).await;
+}
+
+#[tokio::test]
+async fn thousands_of_connections_that_ask_for_nothing_hold_up_nobody() {
+    let (mut node, api, _directory) = alone_with_few_files().await;
+    let before = api.hash().await.unwrap();
+    let mut idle = Vec::new();
+    for n in 0..IDLE {
+        let mut socket = TcpStream::connect(api.address()).await.unwrap();
+        if n % 2 == 0 {
+            // It may have been hung up on already.
+            let _ = socket.write_all(b"GET / HTTP/1.1\r\nhost: ").await;
+        }
+        idle.push(socket);
+    }
+    let asked = Instant::now();
+    // Not over the connection that stands: a new one has to get a place.
+    let fresh = Api::at(api.address());
+    fresh.done("meanwhile", &add_card("meanwhile"), ANSWERS_WITHIN).await;
+    let took = asked.elapsed();
+    println!("answered after {took:?} beside {IDLE} idle connections");
+    assert!(took <= ANSWERS_WITHIN, "{took:?}");
+    // Files are left for other nodes too.
+    let address = node.peer_address().await;
+    let elsewhere = tempfile::tempdir().unwrap();
+    let mut joiner =
+        Plan { key: node.plan().key.clone(), ..Plan::new("joiner", elsewhere.path()) }.peer(address).start();
+    joiner.ready(SOON).await;
+    drop(idle);
+    assert!(api.hash().await.unwrap().0 > before.0);
 }

@@ -28,6 +28,7 @@ struct Asked {
 ///
 /// - `session`: the one that it leads or follows; `lag`: entries between what is applied and the head, and the same for
 ///   each of `nodes` whose log is known; `telemetry` of each that said how loaded it is;
+/// - `reach`: how many of the known nodes it reaches now, itself included: what is ordered now is held by no more;
 /// - `set_aside`: what losing branches left;
 /// - `state_hash` with `?hash=true`: equal on two nodes that have the same `next` if and only if their states are.
 pub(crate) async fn cluster(State(shared): State<Shared>, uri: Uri) -> Result<Response, ApiError> {
@@ -42,7 +43,7 @@ pub(crate) async fn cluster(State(shared): State<Shared>, uri: Uri) -> Result<Re
 }
 
 fn document(context: &Context, published: &Published, hash: bool) -> serde_json::Result<Value> {
-    let Published { replica, view, measured } = published;
+    let Published { replica, view, reach, measured } = published;
     let mut document = serde_json::to_value(view)?;
     // Of the state itself: it goes with the hash.
     document["next"] = json!(replica.next());
@@ -56,6 +57,7 @@ fn document(context: &Context, published: &Published, hash: bool) -> serde_json:
         shown["lag"] = json!(node.stored.map(|stored| view.head_next.since(stored)));
         shown["telemetry"] = json!(measured.get(id));
     }
+    document["reach"] = json!(reach);
     document["set_aside"] = context.surroundings.set_aside();
     if hash {
         document["state_hash"] = json!(replica.digest());

@@ -17,7 +17,7 @@ use serde_json::Value;
 
 use super::errors::{ApiError, sentence};
 use super::shared::Shared;
-use crate::handle::NodeHandle;
+use crate::handle::{NodeHandle, Reach};
 use crate::work::{Views, WorkHandle};
 
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -49,7 +49,7 @@ struct NodeFacts(NodeHandle);
 impl Collector for NodeFacts {
     fn encode(&self, mut encoder: DescriptorEncoder) -> Result<(), fmt::Error> {
         let published = self.0.now();
-        for (name, meaning, value) in gauges(&published.view) {
+        for (name, meaning, value) in gauges(&published.view, published.reach) {
             gauge(&mut encoder, name, meaning, None, value)?;
         }
         for (name, meaning, value) in published.view.counters.all() {
@@ -62,7 +62,7 @@ impl Collector for NodeFacts {
     }
 }
 
-fn gauges(view: &View) -> Vec<(&'static str, &'static str, u64)> {
+fn gauges(view: &View, reach: Reach) -> Vec<(&'static str, &'static str, u64)> {
     let catch_up = view.catch_up.as_ref();
     let count = |nodes: usize| nodes as u64;
     vec![
@@ -86,11 +86,8 @@ fn gauges(view: &View) -> Vec<(&'static str, &'static str, u64)> {
             view.confirmed.map_or(0, |session| session.clock),
         ),
         ("outbox_proposals", "Proposals that wait", count(view.outbox)),
-        (
-            "nodes_known",
-            "Nodes that count for majorities",
-            count(view.nodes.values().filter(|node| node.known).count()),
-        ),
+        ("nodes_known", "Nodes that count for majorities", count(reach.known)),
+        ("nodes_reached", "Known nodes that are connected and not silent, this one included", count(reach.reached)),
         (
             "nodes_connected",
             "Nodes with a connection",

@@ -29,7 +29,7 @@ mod shared;
 mod stream;
 mod submit;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod traces;
 mod unread;
 
@@ -59,6 +59,8 @@ use crate::store::LogReader;
 pub struct ApiConfig {
     /// Where it listens. Port 0 takes a free one.
     pub listen: SocketAddr,
+    /// Whether to listen on the next free port where that one is taken.
+    pub next_free: bool,
     /// What clients must show. Needed where others than this machine can reach the address.
     pub token: Option<String>,
     /// Names or addresses, each with a port or for any, under which it is asked, beside its address and the loopback ones.
@@ -67,9 +69,15 @@ pub struct ApiConfig {
 
 impl fmt::Debug for ApiConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let ApiConfig { listen, token, hosts } = self;
+        let ApiConfig { listen, next_free, token, hosts } = self;
         let token = token.as_ref().map(|_| "secret");
-        f.debug_struct("ApiConfig").field("listen", listen).field("token", &token).field("hosts", hosts).finish()
+        let mut shown = f.debug_struct("ApiConfig");
+        shown
+            .field("listen", listen)
+            .field("next_free", next_free)
+            .field("token", &token)
+            .field("hosts", hosts)
+            .finish()
     }
 }
 

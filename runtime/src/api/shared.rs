@@ -36,6 +36,8 @@ pub(crate) struct Context {
     pub(crate) registry: Registry,
     /// Places for clients that follow the log.
     pub(crate) followers: Arc<Semaphore>,
+    /// Places for clients that send commands in a stream.
+    pub(crate) streams: Arc<Semaphore>,
     /// The models that answer.
     pub(crate) models: WorkHandle,
     /// Places for answers of models.

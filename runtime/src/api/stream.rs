@@ -36,10 +36,17 @@ pub(crate) fn many(shared: Shared, commands: Body) -> Result<Response, ApiError>
     if shared.shutdown.is_cancelled() {
         return Err(ApiError::stopping());
     }
+    let Ok(place) = shared.streams.clone().try_acquire_owned() else {
+        let message = "As many clients send this node commands in a stream as may: ask another node, or ask later.";
+        return Err(ApiError::unavailable("too_many_streams", message));
+    };
     let (pieces, replies) = mpsc::channel(REPLY_PIECES);
     // In a task of its own: what becomes of the commands is noted also if their client hangs up.
     let tasks = shared.tasks.clone();
-    tasks.spawn(Exchange::new(shared, commands, pieces).run());
+    tasks.spawn(async move {
+        Exchange::new(shared, commands, pieces).run().await;
+        drop(place);
+    });
     let replies = Body::from_stream(ReceiverStream::new(replies).map(Ok::<Bytes, std::convert::Infallible>));
     Ok(([(CONTENT_TYPE, "application/x-ndjson")], replies).into_response())
 }

@@ -32,9 +32,7 @@ pub struct Plan {
     pub data: PathBuf,
     /// The cluster's key.
     pub cluster_key: PathBuf,
-    /// The port for other nodes; 0 for any.
-    pub peer_port: u16,
-    /// The port of its API; 0 for any.
+    /// The port of its API, or the next one after it that is free; 0 for any.
     pub api_port: u16,
     /// Other nodes.
     pub peers: Vec<Multiaddr>,
@@ -58,11 +56,6 @@ pub struct Node {
     stdin: Option<ChildStdin>,
 }
 
-/// The address of this port on loopback, for other nodes.
-pub fn peer_address(port: u16) -> Multiaddr {
-    format!("/ip4/127.0.0.1/tcp/{port}").parse().expect("a well-formed address")
-}
-
 impl Plan {
     /// Starts the process.
     pub fn start(&self) -> anyhow::Result<Node> {
@@ -72,10 +65,11 @@ impl Plan {
         let log = OpenOptions::new().create(true).append(true).open(log_file(&self.data)).with_context(unwritable)?;
         let executable = std::env::current_exe().context("the path of this executable is unknown")?;
         let mut command = Command::new(executable);
-        command.arg("node").arg("--exit-with-stdin").arg("--no-mdns");
+        // Each node takes its ports itself: whoever looked for free ones for it would have to let them go before it
+        // binds them.
+        command.args(["node", "--exit-with-stdin", "--api-next-free", "--no-mdns", "--listen", "/ip4/127.0.0.1/tcp/0"]);
         command.args(["--name", &self.name, "--log", &self.log]);
         command.arg("--data").arg(&self.data).arg("--cluster-key-file").arg(&self.cluster_key);
-        command.arg("--listen").arg(peer_address(self.peer_port).to_string());
         command.arg("--api").arg(SocketAddr::from((Ipv4Addr::LOCALHOST, self.api_port)).to_string());
         for peer in &self.peers {
             command.arg("--peer").arg(peer.to_string());
@@ -124,6 +118,13 @@ impl Node {
             self.must_live()?;
             tokio::time::sleep(LOOK_EVERY).await;
         }
+    }
+
+    /// Waits until it said where other nodes reach it. Fails if it ends first, with the end of its log.
+    pub async fn peer_addresses(&mut self) -> anyhow::Result<Vec<Multiaddr>> {
+        // The address of the API is told last.
+        self.api().await?;
+        Ok(announce::read_peer(&self.data))
     }
 
     /// Waits until it is ready; how long that took from its start. Fails if it ends first, or has not come so far by then.

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use anyhow::Context as _;
 use clap::Args;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio_util::sync::CancellationToken;
 
 use super::errors::WrongCall;
@@ -14,6 +15,9 @@ use crate::config::setting::Raw;
 use crate::config::{BadConfig, Loaded};
 use crate::driver;
 use crate::logging::{self, LogFormat};
+
+/// Open files that a node may have: connections to the API and to other nodes at their limits, and as many again.
+const OPEN_FILES: u64 = 4096;
 
 /// Run one real node.
 ///
@@ -42,6 +46,11 @@ pub struct Arguments {
     /// Where to listen for other nodes (may be given several times).
     #[arg(long, value_name = "MULTIADDR")]
     listen: Vec<String>,
+
+    /// Where other nodes find this one, instead of where it listens: behind a forwarded port (may be given several
+    /// times).
+    #[arg(long, value_name = "MULTIADDR")]
+    announce: Vec<String>,
 
     /// Another node's address, to begin with (may be given several times).
     #[arg(long = "peer", value_name = "MULTIADDR")]
@@ -87,6 +96,10 @@ pub struct Arguments {
     #[arg(long)]
     exit_with_stdin: bool,
 
+    /// Where the API's port is taken, take the next one that is free: for whoever starts several.
+    #[arg(long, hide = true)]
+    api_next_free: bool,
+
     /// Print the configuration in force as TOML, and where each value came from, and run nothing.
     #[arg(long)]
     print_config: bool,
@@ -104,6 +117,9 @@ impl Arguments {
         logging::start(&config.log, log_format).map_err(WrongCall)?;
         for warning in warnings {
             tracing::warn!("{warning}");
+        }
+        if let Err(error) = allow_open_files() {
+            tracing::warn!("the limit on open files is low and cannot be raised: {error}");
         }
         let shutdown = CancellationToken::new();
         leave_on_signals(shutdown.clone())?;
@@ -141,6 +157,7 @@ impl Arguments {
         }
         let several = [
             ("--listen", "listen", self.listen),
+            ("--announce", "announce", self.announce),
             ("--peer", "peers", self.peers),
             ("--api-host", "api_hosts", self.api_hosts),
             ("--allow", "allow", self.allow),
@@ -155,8 +172,20 @@ impl Arguments {
         }
         let mut loaded = Loaded::from_layers(layers)?;
         loaded.config.exit_with_stdin = self.exit_with_stdin;
+        loaded.config.api_next_free = self.api_next_free;
         Ok(loaded)
     }
+}
+
+/// Connections are open files, and many systems allow a process 1024 until it asks for more: clients of the API alone
+/// could take all of these, and the node would have none left for its log and for other nodes.
+fn allow_open_files() -> rustix::io::Result<()> {
+    let limit = getrlimit(Resource::Nofile);
+    let wanted = limit.maximum.map_or(OPEN_FILES, |maximum| maximum.min(OPEN_FILES));
+    if limit.current.is_some_and(|current| current < wanted) {
+        setrlimit(Resource::Nofile, Rlimit { current: Some(wanted), ..limit })?;
+    }
+    Ok(())
 }
 
 /// Ctrl-C and SIGTERM ask the node to leave; a second one ends the process.

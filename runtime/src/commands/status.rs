@@ -83,6 +83,23 @@ fn sentences(cluster: &Value) -> Vec<String> {
             output::count(amount("entries_behind"))
         ));
     }
+    let part = |name: &str| cluster["reach"][name].as_u64().unwrap_or_default();
+    let (reached, known) = (part("reached"), part("known"));
+    if reached * 2 <= known && known > 0 {
+        said.push(match role(cluster) {
+            "seeking" => format!("It reaches {reached} of {known} known nodes, which is no majority."),
+            _ => format!(
+                "It reaches {reached} of {known} known nodes, which is no majority: what is done now is held by {reached} \
+                 of {known}, and may be set aside when the others are met again."
+            ),
+        });
+        said.push(
+            "If a node is gone for good: `lockstep forget NODE`; if a majority is: `lockstep lead-anyway --yes`."
+                .into(),
+        );
+    } else if reached < known {
+        said.push(format!("It reaches {reached} of {known} known nodes."));
+    }
     if role(cluster) != "seeking" && cluster["backed"] == false {
         said.push(
             "The session is not backed: fewer than most known nodes confirmed it, and what is done may be set aside."
@@ -90,7 +107,11 @@ fn sentences(cluster: &Value) -> Vec<String> {
         );
     }
     if cluster["damaged"] == true {
-        said.push("It lost synced entries: it neither leads nor confirms until it is whole, or you say `lockstep lead-anyway`.".into());
+        said.push(
+            "It lost synced entries: it neither leads nor confirms until it is whole, or you say `lockstep lead-anyway \
+             --yes`."
+                .into(),
+        );
     }
     let aside = cluster["set_aside"].as_array().map_or(0, Vec::len);
     if aside > 0 {
@@ -145,7 +166,8 @@ mod tests {
     fn follower() -> Value {
         json!({
             "me": "aaaaaaaaaa", "role": {"following": {"clock": 3}}, "leader": "bbbbbbbbbb", "backed": false,
-            "next": 5, "synced": 5, "head_next": 1205, "not_ready": "it is 1200 entries behind", "damaged": false,
+            "reach": {"known": 2, "reached": 2}, "next": 5, "synced": 5,
+            "head_next": 1205, "not_ready": "it is 1200 entries behind", "damaged": false,
             "catch_up": {"path": "snapshot", "bytes": 1024, "bytes_of": 4096, "entries_behind": 1200},
             "nodes": {
                 "aaaaaaaaaa": {"known": true, "connected": false},
@@ -166,6 +188,26 @@ mod tests {
                 "The session is not backed: fewer than most known nodes confirmed it, and what is done may be set aside.",
             ]
         );
+    }
+
+    #[test]
+    fn whoever_reaches_no_majority_says_by_how_many_new_commands_are_held_though_its_session_is_backed() {
+        let mut cluster = follower();
+        cluster["backed"] = true.into();
+        cluster["reach"] = json!({"known": 3, "reached": 3});
+        assert!(!sentences(&cluster).iter().any(|sentence| sentence.contains("reaches")));
+        cluster["reach"] = json!({"known": 3, "reached": 2});
+        assert_eq!(sentences(&cluster).pop().unwrap(), "It reaches 2 of 3 known nodes.");
+        cluster["reach"] = json!({"known": 4, "reached": 2});
+        let said = sentences(&cluster).join(" ");
+        assert!(
+            said.contains("2 of 4 known nodes, which is no majority: what is done now is held by 2 of 4"),
+            "{said}"
+        );
+        assert!(said.contains("`lockstep forget NODE`") && said.contains("`lockstep lead-anyway --yes`"), "{said}");
+        cluster["role"] = json!("seeking");
+        let said = sentences(&cluster).join(" ");
+        assert!(said.contains("2 of 4 known nodes, which is no majority. If a node"), "{said}");
     }
 
     #[test]

@@ -1,6 +1,5 @@
 //! `lockstep up`: a cluster on this machine, until Ctrl-C.
 
-use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -70,9 +69,9 @@ impl Arguments {
                 (made.path().to_owned(), Some(made))
             }
         };
-        let mut nodes = self.start(&root, log)?;
+        let mut nodes = Vec::new();
         let result = tokio::select! {
-            result = self.serve(&mut nodes, &root, began) => result,
+            result = self.cluster(&mut nodes, &root, log, began) => result,
             () = signals.next() => Ok(()),
         };
         children::stop_all(nodes).await;
@@ -82,34 +81,35 @@ impl Arguments {
         result
     }
 
-    fn start(&self, root: &Path, log: &str) -> anyhow::Result<Vec<Node>> {
+    /// Starts the first node, and the others when it has said where it listens.
+    async fn start(&self, root: &Path, log: &str, nodes: &mut Vec<Node>) -> anyhow::Result<()> {
         std::fs::create_dir_all(root).with_context(|| format!("{} cannot be written", root.display()))?;
         keys::cluster_or_new(root)?;
-        let cluster_key = root.join(keys::CLUSTER_FILE);
-        let count = usize::from(self.nodes);
-        let peer_ports = free_ports(0, count)?;
-        let api_ports = free_ports(API_PORT, count)?;
-        let mut nodes = Vec::new();
-        for (n, (peer_port, api_port)) in peer_ports.iter().zip(api_ports).enumerate() {
-            let others = peer_ports.iter().filter(|port| *port != peer_port);
+        let mut settings = vec![format!("replication.founders={}", self.nodes)];
+        settings.extend_from_slice(&self.assignments);
+        let mut peers = Vec::new();
+        for n in 0..self.nodes {
             let name = format!("node-{}", n + 1);
             let plan = Plan {
                 data: root.join(&name),
                 name,
-                cluster_key: cluster_key.clone(),
-                peer_port: *peer_port,
-                api_port,
-                peers: others.map(|port| children::peer_address(*port)).collect(),
-                settings: self.assignments.clone(),
+                cluster_key: root.join(keys::CLUSTER_FILE),
+                api_port: API_PORT + n,
+                peers: peers.clone(),
+                settings: settings.clone(),
                 log: log.to_owned(),
             };
             nodes.push(plan.start()?);
+            if let [first] = &mut nodes[..] {
+                peers = first.peer_addresses().await?;
+            }
         }
-        Ok(nodes)
+        Ok(())
     }
 
-    /// Says when all is ready, then reports nodes that end until none is left.
-    async fn serve(&self, nodes: &mut Vec<Node>, root: &Path, began: Instant) -> anyhow::Result<()> {
+    /// Starts the nodes, says when all are ready, then reports nodes that end until none is left.
+    async fn cluster(&self, nodes: &mut Vec<Node>, root: &Path, log: &str, began: Instant) -> anyhow::Result<()> {
+        self.start(root, log, nodes).await?;
         let bar = output::progress(None, "the nodes start");
         let listed = one_cluster(nodes).await;
         bar.finish_and_clear();
@@ -207,38 +207,4 @@ fn document(listed: &[Listed], root: &Path, took: Duration, answers: bool) -> Va
         "model": answers.then_some(demo::MODEL),
         "cluster_key_file": root.join(keys::CLUSTER_FILE),
     })
-}
-
-/// So many free ports of loopback: those from `first` on that are free, or any if it is 0.
-fn free_ports(first: u16, count: usize) -> anyhow::Result<Vec<u16>> {
-    // All are held until all are found, so that none is found twice.
-    let mut held = Vec::new();
-    let mut wanted = (first..=u16::MAX).take(1000);
-    while held.len() < count {
-        let port = if first == 0 { 0 } else { wanted.next().unwrap_or(0) };
-        match TcpListener::bind((Ipv4Addr::LOCALHOST, port)) {
-            Ok(listener) => held.push(listener),
-            Err(error) if port == 0 => return Err(error).context("no port is free on 127.0.0.1"),
-            Err(_) => {}
-        }
-    }
-    held.iter().map(|listener| Ok(listener.local_addr()?.port())).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use std::collections::BTreeSet;
-
-    use super::*;
-
-    #[test]
-    fn free_ports_are_different_and_skip_those_in_use() {
-        let taken = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port();
-        let held = TcpListener::bind((Ipv4Addr::LOCALHOST, taken)).unwrap();
-        let ports = free_ports(taken, 3).unwrap();
-        assert!(!ports.contains(&taken), "{ports:?} holds {taken}, which is in use");
-        assert_eq!(ports.iter().collect::<BTreeSet<_>>().len(), 3);
-        drop(held);
-        assert_eq!(free_ports(0, 4).unwrap().len(), 4);
-    }
 }

@@ -56,6 +56,8 @@ pub struct NodeConfig {
     pub log: String,
     /// Whether the process leaves when its standard input closes. A flag only: whoever starts a child sets it.
     pub exit_with_stdin: bool,
+    /// Whether the API takes the next free port where its own is taken. A flag only, as the one before.
+    pub api_next_free: bool,
     /// How the replicated log behaves. All nodes of a cluster should agree. Where nothing is said of `founders`, these are
     /// this node and its listed peers.
     pub replication: Config,
@@ -94,6 +96,7 @@ impl Default for NodeConfig {
             runners: BTreeMap::new(),
             log: "info".into(),
             exit_with_stdin: false,
+            api_next_free: false,
             replication: Config::default(),
         }
     }
@@ -122,6 +125,7 @@ impl NodeConfig {
             runners: _,
             log,
             exit_with_stdin: _,
+            api_next_free: _,
             replication,
         } = self;
         let mut all: Vec<(&'static str, &mut dyn Setting)> = vec![

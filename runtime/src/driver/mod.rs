@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use crate::announce;
 use crate::api::{self, ApiConfig};
 use crate::config::NodeConfig;
-use crate::handle::{NodeHandle, Published};
+use crate::handle::NodeHandle;
 use crate::network::{self, NetworkConfig, NetworkEvent, NetworkLimits};
 use crate::runners::Programs;
 use crate::store::{Store, keys};
@@ -30,6 +30,9 @@ use task::{Ended, Task};
 
 /// Requests of clients that may wait for the node's task; more wait with their clients.
 const REQUESTS: usize = 4096;
+
+/// A node of which so many beats on end stay away is not reached now, whether or not a connection stands.
+const BEATS_MISSED: u64 = 3;
 
 /// Runs a node until `shutdown`, or until it cannot go on.
 ///
@@ -83,12 +86,8 @@ pub async fn run(config: NodeConfig, shutdown: CancellationToken) -> anyhow::Res
     let reader = store.reader();
     let disk = Disk::start(store, finished).context("no thread for the disk")?;
     let node = Node::new(me, config.replication.clone(), seed.fork("node"), restored, clock.now());
-    let first = Published {
-        replica: node.replica().clone(),
-        view: node.view(clock.now().at),
-        measured: node.observed().telemetry.clone(),
-    };
-    let (published, changes) = watch::channel(Arc::new(first));
+    let silent_after = config.replication.beat_every.times(BEATS_MISSED);
+    let (published, changes) = watch::channel(Arc::new(task::published(&node, clock, silent_after)));
     let (requests, inbox) = mpsc::channel(REQUESTS);
     let handle = NodeHandle::new(requests, changes);
 
@@ -109,11 +108,12 @@ pub async fn run(config: NodeConfig, shutdown: CancellationToken) -> anyhow::Res
 
     let surroundings = Process { data: data.to_owned(), reader: reader.clone(), network: Arc::new(registry) };
     let token = config.api_token_file.as_ref().map(|file| keys::token(file)).transpose()?;
-    let api_config = ApiConfig { listen: config.api, token, hosts: config.api_hosts.clone() };
+    let (listen, next_free, hosts) = (config.api, config.api_next_free, config.api_hosts.clone());
+    let api_config = ApiConfig { listen, next_free, token, hosts };
     let api_shutdown = CancellationToken::new();
     let served = api::serve(api_config, handle.clone(), models, reader, surroundings, api_shutdown.clone()).await?;
-    announce::api(data, served.address).context("the API's address cannot be announced")?;
     announce::peer(data, &listening).context("the node's address cannot be announced")?;
+    announce::api(data, served.address).context("the API's address cannot be announced")?;
     tracing::info!(api = %format!("http://{}", served.address), "ready to be asked");
     let machine =
         tokio::spawn(machine::report(handle.clone(), config.name.clone(), config.data.clone(), shutdown.clone()));
@@ -126,6 +126,7 @@ pub async fn run(config: NodeConfig, shutdown: CancellationToken) -> anyhow::Res
         requests: inbox,
         finished: results,
         published,
+        silent_after,
         signals,
         clock,
         waiting: BTreeMap::new(),

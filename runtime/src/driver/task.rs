@@ -13,7 +13,7 @@ use tokio::sync::mpsc::{Receiver, UnboundedReceiver};
 use tokio::sync::{oneshot, watch};
 
 use super::disk::{Disk, Finished};
-use crate::handle::{Published, Request};
+use crate::handle::{Published, Reach, Request};
 use crate::network::{Lane, Network, NetworkEvent, NetworkEvents};
 use crate::work::Signals;
 
@@ -32,6 +32,8 @@ pub(super) struct Task {
     pub(super) requests: Receiver<Request>,
     pub(super) finished: UnboundedReceiver<Finished>,
     pub(super) published: watch::Sender<Arc<Published>>,
+    /// Who did not beat for longer counts as silent.
+    pub(super) silent_after: Span,
     pub(super) signals: Signals,
     pub(super) clock: Clock,
     pub(super) waiting: BTreeMap<Ticket, oneshot::Sender<Outcome<Inference>>>,
@@ -138,9 +140,7 @@ impl Task {
     }
 
     fn publish(&mut self) {
-        let view = self.node.view(self.clock.now().at);
-        let (replica, measured) = (self.node.replica().clone(), self.node.observed().telemetry.clone());
-        self.published.send_replace(Arc::new(Published { replica, view, measured }));
+        self.published.send_replace(Arc::new(published(&self.node, self.clock, self.silent_after)));
     }
 
     /// Steps the node with what came, and performs what follows. Returns how it ended, if it did.
@@ -207,6 +207,13 @@ impl Task {
         }
         ended
     }
+}
+
+/// What the process may read of a node, as it stands now.
+pub(super) fn published(node: &Node<Inference>, clock: Clock, silent_after: Span) -> Published {
+    let view = node.view(clock.now().at);
+    let reach = Reach::of(&view, silent_after);
+    Published { replica: node.replica().clone(), view, reach, measured: node.observed().telemetry.clone() }
 }
 
 /// What must not wait behind entries and chunks.

@@ -237,6 +237,31 @@ async fn a_chain_of_addresses_ends_in_everybody_connected() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_is_dialled_where_it_says_that_it_is_found() {
+    let forwarded = TcpListener::bind("127.0.0.1:0").await.expect("a port is free");
+    let SocketAddr::V4(at) = forwarded.local_addr().expect("it is bound") else { panic!("it is version 4") };
+    let mut between = Node::new(vec![]).await;
+    let mut found_there = config(&Keypair::generate_ed25519(), vec![between.address.clone()]);
+    found_there.announce = vec![format!("/ip4/{}/tcp/{}", at.ip(), at.port()).parse().expect("an address")];
+    let mut found_there = Node::with(found_there).await;
+    between.until(NetworkEvent::Connected(found_there.id)).await;
+    // It listens nowhere, so that it alone can dial; what it knows of the other one it has from the node between.
+    let mut dials = config(&Keypair::generate_ed25519(), vec![between.address.clone()]);
+    dials.listen = vec![];
+    let (_network, mut events) = start(dials, &mut Registry::default()).expect("the network starts");
+    assert_eq!(within(events.next()).await, Some(NetworkEvent::Connected(between.id)));
+    let mut incoming = tokio::select! {
+        accepted = within(forwarded.accept()) => accepted.expect("it dials").0,
+        event = events.next() => panic!("it was not dialled where it is found, but: {event:?}"),
+    };
+    let (_, port) = addresses::ip_and_port(&found_there.address).expect("it listens on TCP");
+    let mut onward = tokio::net::TcpStream::connect(("127.0.0.1", port)).await.expect("it listens");
+    tokio::spawn(async move { tokio::io::copy_bidirectional(&mut incoming, &mut onward).await });
+    assert_eq!(within(events.next()).await, Some(NetworkEvent::Connected(found_there.id)));
+    found_there.until(NetworkEvent::Connected(between.id)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_node_that_restarts_with_its_key_and_port_is_connected_again_by_those_who_knew_it() {
     let keypair = Keypair::generate_ed25519();
     let mut first = Node::with(config(&keypair, vec![])).await;

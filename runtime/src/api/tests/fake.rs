@@ -20,7 +20,7 @@ use lockstep_replication::{
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::super::ReadLog;
-use crate::handle::{NodeHandle, Published, Request};
+use crate::handle::{NodeHandle, Published, Reach, Request};
 
 pub(super) const ME: NodeId = NodeId::example(1);
 pub(super) const OTHER: NodeId = NodeId::example(2);
@@ -167,7 +167,12 @@ impl Task {
         let next = self.replica.next();
         self.view.lineage = self.replica.lineage().clone();
         (self.view.next, self.view.synced, self.view.head_next) = (next, next, next);
-        Arc::new(Published { replica: self.replica.clone(), view: self.view.clone(), measured: self.measured.clone() })
+        Arc::new(Published {
+            replica: self.replica.clone(),
+            view: self.view.clone(),
+            reach: Reach { known: 2, reached: 1 },
+            measured: self.measured.clone(),
+        })
     }
 
     async fn run(
@@ -262,7 +267,8 @@ fn founders() -> Vec<(NodeId, Option<u64>)> {
     vec![(ME, None), (OTHER, None)]
 }
 
-fn view() -> View {
+/// Two nodes that nobody heard yet.
+pub(crate) fn view() -> View {
     View {
         me: ME,
         role: Role::Seeking,

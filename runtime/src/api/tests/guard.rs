@@ -66,7 +66,7 @@ async fn answers_carry_no_cross_origin_permission_and_are_not_kept_or_framed() {
 }
 
 async fn refusal_to_start(change: impl FnOnce(&mut ApiConfig)) -> ServeError {
-    let mut config = ApiConfig { listen: "127.0.0.1:0".parse().unwrap(), token: None, hosts: Vec::new() };
+    let mut config = config();
     change(&mut config);
     let log = FakeLog::default();
     let node = FakeNode::start(log.clone());
@@ -87,9 +87,28 @@ async fn it_does_not_start_open_to_others_without_a_token_nor_on_a_taken_port() 
     assert!(matches!(error, ServeError::InUse(_)), "{error}");
 }
 
+#[tokio::test]
+async fn many_that_begin_at_one_taken_port_each_find_one_of_their_own() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let listen = taken.local_addr().unwrap();
+    let apis = futures::future::join_all((0..8).map(|_| {
+        Api::with(|config| {
+            config.listen = listen;
+            config.next_free = true;
+        })
+    }))
+    .await;
+    let ports: std::collections::BTreeSet<u16> = apis.iter().map(|api| api.served.address.port()).collect();
+    assert_eq!(ports.len(), apis.len(), "{ports:?}");
+    assert!(ports.iter().all(|port| *port > listen.port()), "{ports:?} after {listen}");
+    for api in &apis {
+        assert_eq!(api.get("/healthz").send().await.unwrap().status(), 200);
+    }
+}
+
 #[test]
 fn a_configuration_does_not_show_its_token() {
-    let config = ApiConfig { listen: "127.0.0.1:0".parse().unwrap(), token: Some("hunter2".into()), hosts: Vec::new() };
+    let config = ApiConfig { token: Some("hunter2".into()), ..config() };
     assert!(!format!("{config:?}").contains("hunter2"));
 }
 

@@ -24,6 +24,8 @@ use super::{ApiConfig, Served, Surroundings, serve};
 use crate::work::{Ask, Desk, WorkHandle};
 use fake::{FakeLog, FakeNode};
 
+pub(crate) use fake::view;
+
 /// A command that the fake node grants.
 fn card(model: &str) -> Value {
     json!({ "add_card": { "model": model, "card": {
@@ -55,7 +57,7 @@ impl Api {
     }
 
     async fn with(change: impl FnOnce(&mut ApiConfig)) -> Api {
-        let mut config = ApiConfig { listen: "127.0.0.1:0".parse().unwrap(), token: None, hosts: Vec::new() };
+        let mut config = config();
         change(&mut config);
         let shutdown = CancellationToken::new();
         let log = FakeLog::default();
@@ -86,6 +88,11 @@ impl Api {
     async fn read(&self, path: &str) -> (StatusCode, Value) {
         answer(self.get(path)).await
     }
+}
+
+/// On a free port, for everybody on this machine.
+fn config() -> ApiConfig {
+    ApiConfig { listen: "127.0.0.1:0".parse().unwrap(), next_free: false, token: None, hosts: Vec::new() }
 }
 
 /// Status and JSON of an answer.

@@ -114,6 +114,30 @@ async fn a_stream_that_only_waits_for_its_client_ends_with_the_process() {
 }
 
 #[tokio::test]
+async fn streams_and_followers_have_their_share_of_places_and_others_get_through() {
+    let api = Api::start().await;
+    let mut streams = Vec::new();
+    for _ in 0..128 {
+        let (sender, body) = mpsc::channel::<Result<String, std::io::Error>>(4);
+        let response = api.stream(Body::wrap_stream(ReceiverStream::new(body))).send().await.unwrap();
+        assert_eq!(response.status(), 200);
+        streams.push((sender, response));
+    }
+    let (status, code, _) = error(api.stream("")).await;
+    assert_eq!((status, code.as_str()), (503, "too_many_streams"));
+    let mut followers = Vec::new();
+    for _ in 0..256 {
+        followers.push(api.get("/v1/events?follow=true").send().await.unwrap());
+    }
+    let (status, code, _) = error(api.get("/v1/events?follow=true")).await;
+    assert_eq!((status, code.as_str()), (503, "too_many_followers"));
+    assert_eq!(api.command(&card("a")).await.0, 200);
+    // What ends makes place.
+    streams.clear();
+    while api.stream("").send().await.unwrap().status() != 200 {}
+}
+
+#[tokio::test]
 async fn a_key_header_cannot_name_a_stream() {
     let api = Api::start().await;
     let (status, code, _) = error(api.stream("").header("idempotency-key", "k")).await;

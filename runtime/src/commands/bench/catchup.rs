@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, bail, ensure};
+use anyhow::{Context as _, bail};
 use clap::Args;
 use futures::future::try_join_all;
 use libp2p::Multiaddr;
@@ -97,8 +97,7 @@ impl Arguments {
         let took = load::load(&client, self.events, &bar).await?;
         bar.finish_and_clear();
         let log_bytes = store_bytes(&leader.data)?;
-        let peers = announce::read_peer(&leader.data);
-        ensure!(!peers.is_empty(), "the leader did not say where other nodes reach it");
+        let peers = leader.peer_addresses().await?;
 
         let bar = output::progress(None, "nodes join one after another");
         let (joiners, alone_equal, _) = self.one_after_another(setting, &leader, &peers).await?;
@@ -171,7 +170,6 @@ impl Setting<'_> {
             name: name.to_owned(),
             data: self.root.join(name),
             cluster_key: self.root.join(keys::CLUSTER_FILE),
-            peer_port: 0,
             api_port: 0,
             peers,
             settings,
