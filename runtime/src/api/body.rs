@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
-use axum::body::Bytes;
-use axum::extract::rejection::BytesRejection;
-use axum::extract::{FromRequest as _, FromRequestParts, Path, Query, Request};
+use axum::body::HttpBody as _;
+use axum::extract::{FromRequestParts, Path, Query, Request};
 use axum::http::header::CONTENT_TYPE;
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode, Uri};
+use bytes::{Bytes, BytesMut};
+use futures::StreamExt as _;
 use serde::de::DeserializeOwned;
 
 use super::errors::{ApiError, sentence};
@@ -48,30 +49,45 @@ pub(crate) fn unsupported(wanted: &str) -> ApiError {
 
 /// The bytes of a JSON body. A page of another site cannot send this type without asking first, which it is refused.
 pub(crate) async fn json_bytes(request: Request) -> Result<Bytes, ApiError> {
-    json_bytes_of(request, COMMAND_BYTES_AT_MOST).await
+    json_pieces(request, COMMAND_BYTES_AT_MOST, |_| Ok(())).await
 }
 
-/// As [`json_bytes`], of a route whose own limit on bodies is this one.
-pub(crate) async fn json_bytes_of(request: Request, limit: usize) -> Result<Bytes, ApiError> {
+/// As [`json_bytes`], of a route with another limit. `admit` hears how many bytes there are before more are read: who is
+/// to hold them may refuse.
+pub(crate) async fn json_pieces(
+    request: Request,
+    limit: usize,
+    mut admit: impl FnMut(usize) -> Result<(), ApiError>,
+) -> Result<Bytes, ApiError> {
     if Media::of(request.headers()) != Some(Media::Json) {
         return Err(unsupported("application/json"));
     }
-    match tokio::time::timeout(BODY_WITHIN, Bytes::from_request(request, &())).await {
-        Ok(Ok(bytes)) => Ok(bytes),
-        Ok(Err(rejection)) => Err(unreadable(rejection, limit)),
-        Err(_) => {
-            let message = format!("The body did not come within {} s.", BODY_WITHIN.as_secs());
-            Err(ApiError::new(StatusCode::REQUEST_TIMEOUT, "body_timeout", message))
-        }
+    let body = request.into_body();
+    if body.size_hint().lower() > limit as u64 {
+        return Err(too_large(limit));
     }
+    let mut pieces = body.into_data_stream();
+    let reading = async {
+        let mut bytes = BytesMut::new();
+        while let Some(piece) = pieces.next().await {
+            let piece = piece.map_err(|error| ApiError::bad_request("unreadable_body", sentence(error)))?;
+            if bytes.len() + piece.len() > limit {
+                return Err(too_large(limit));
+            }
+            bytes.extend_from_slice(&piece);
+            admit(bytes.len())?;
+        }
+        Ok(bytes.freeze())
+    };
+    tokio::time::timeout(BODY_WITHIN, reading).await.unwrap_or_else(|_| {
+        let message = format!("The body did not come within {} s.", BODY_WITHIN.as_secs());
+        Err(ApiError::new(StatusCode::REQUEST_TIMEOUT, "body_timeout", message))
+    })
 }
 
-fn unreadable(rejection: BytesRejection, limit: usize) -> ApiError {
-    if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE {
-        let message = format!("The body may have at most {limit} bytes.");
-        return ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", message);
-    }
-    ApiError::bad_request("unreadable_body", sentence(rejection.body_text()))
+fn too_large(limit: usize) -> ApiError {
+    let message = format!("The body may have at most {limit} bytes.");
+    ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", message)
 }
 
 /// The query of a request; unknown and malformed parameters are named.

@@ -39,7 +39,6 @@ use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use axum::extract::DefaultBodyLimit;
 use axum::http::{Method, Uri};
 use axum::middleware::from_fn_with_state;
 use axum::routing::{MethodRouter, Router, get, post};
@@ -146,14 +145,13 @@ impl Routes {
 
 /// All routes.
 fn routes() -> Routes {
-    let long = DefaultBodyLimit::max(openai::QUESTION_BYTES_AT_MOST);
     Routes::default()
         .route("/", get(page::page))
         .route("/openapi.json", get(openapi::document))
         .route("/healthz", get(reads::health))
         .route("/readyz", get(reads::ready))
         .route("/metrics", get(metrics::metrics))
-        .route("/v1/chat/completions", post(openai::chat::chat).layer(long))
+        .route("/v1/chat/completions", post(openai::chat::chat))
         .route("/v1/chat/completions/{id}/cancel", post(openai::cancel::cancel))
         .route("/v1/models", get(openai::models::models).post(instances::add_card))
         .route("/v1/models/{*id}", get(openai::models::model).delete(instances::delete_card))
@@ -181,7 +179,6 @@ fn router(shared: Shared) -> Router {
         .router
         .fallback(no_route)
         .method_not_allowed_fallback(no_method)
-        .layer(DefaultBodyLimit::max(body::COMMAND_BYTES_AT_MOST))
         .layer(from_fn_with_state(Arc::clone(&shared), guard::guard))
         .with_state(shared)
 }

@@ -4,8 +4,7 @@ use std::time::Duration;
 
 use axum::Json;
 use axum::extract::{Request, State};
-use axum::http::header::CONTENT_LENGTH;
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::StatusCode;
 use axum::response::{IntoResponse as _, Response};
 use bytes::Bytes;
 use lockstep_inference::gateway::StreamPart;
@@ -17,7 +16,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use super::forms::Head;
 use super::request::Chat;
 use super::{QUESTION_BYTES_AT_MOST, failure, stream};
-use crate::api::body::json_bytes_of;
+use crate::api::body::json_pieces;
 use crate::api::errors::{ApiError, sentence};
 use crate::api::shared::{Context, Shared};
 use crate::work::Answer;
@@ -41,15 +40,20 @@ pub(super) struct Placed {
 /// `POST /v1/chat/completions`.
 pub(crate) async fn chat(State(shared): State<Shared>, request: Request) -> Result<Response, ApiError> {
     let busy = |what: &str| ApiError::new(StatusCode::TOO_MANY_REQUESTS, "too_many_requests", what);
+    let long = || busy("Too many long requests come to this node at once: ask another node, or ask later.");
+    let take = |kib: usize| shared.questions.clone().try_acquire_many_owned(kib as u32).map_err(|_| long());
+    // Room is taken for what has come, and a place when it is known to be good: who sends half a request holds neither.
+    let mut room = take(0)?;
+    let admit = |bytes: usize| {
+        room.merge(take((bytes >> 10) - room.num_permits())?);
+        Ok(())
+    };
+    let input = json_pieces(request, QUESTION_BYTES_AT_MOST, admit).await?;
+    let chat = parse(input.clone()).await?;
+    let kind = TaskKind::Chat { max_tokens: limit(&shared, &chat)? };
     let Ok(place) = shared.answers.clone().try_acquire_owned() else {
         return Err(busy("As many answers are under way at this node as may: ask another node, or ask later."));
     };
-    let Ok(room) = shared.questions.clone().try_acquire_many_owned(kib(request.headers())) else {
-        return Err(busy("Too many long requests come to this node at once: ask another node, or ask later."));
-    };
-    let input = json_bytes_of(request, QUESTION_BYTES_AT_MOST).await?;
-    let chat = parse(input.clone()).await?;
-    let kind = TaskKind::Chat { max_tokens: limit(&shared, &chat)? };
     let task = TaskId(shared.names.draw().0);
     let head = Head::new(task, chat.model.clone());
     let answer = shared.models.open(chat.model, kind, input, task, room);
@@ -64,13 +68,6 @@ pub(crate) async fn chat(State(shared): State<Shared>, request: Request) -> Resu
         Err(_) => None,
     };
     Ok(stream::respond(head, placed, first, chat.include_usage))
-}
-
-/// How much room a request takes while it is read.
-fn kib(headers: &HeaderMap) -> u32 {
-    let length = headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
-    // What is longer is refused before it is read.
-    (length.unwrap_or(usize::MAX).min(QUESTION_BYTES_AT_MOST) >> 10) as u32
 }
 
 async fn parse(input: Bytes) -> Result<Chat, ApiError> {
