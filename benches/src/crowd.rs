@@ -46,9 +46,13 @@ impl Crowd {
         let model = ModelId::new("heron-8b");
         let small = ModelId::new(SMALL_MODEL);
         let nodes: Vec<NodeId> = (1..=NODES).map(NodeId::example).collect();
-        let telemetry =
-            Telemetry { memory_total_bytes: 512 << 30, memory_free_bytes: 400 << 30, ..Telemetry::default() };
-        let measured = nodes.iter().map(|node| (*node, telemetry)).collect();
+        let telemetry = Telemetry {
+            memory_total_bytes: 512 << 30,
+            memory_free_bytes: 400 << 30,
+            runners: ["echo".to_owned()].into(),
+            ..Telemetry::default()
+        };
+        let measured = nodes.iter().map(|node| (*node, telemetry.clone())).collect();
         let mut crowd = Crowd { replica: Replica::default(), measured, model: model.clone() };
         let mut past = Past::beginning();
         let mut n = 0;

@@ -45,7 +45,7 @@ def work(task, most, request, rank, pause, cancelled):
     try:
         words = words_of(request)
     except (KeyError, IndexError, TypeError):
-        return say("failed", task=task, reason="the request has no message of a user")
+        return say("failed", task=task, reason="the request has no message of a user", request=True)
     began, clock = time.time(), time.monotonic()
     said = 0
     for word in words[:most]:
@@ -85,7 +85,7 @@ def main():
             say("ready")
         elif kind == "task":
             if "chat" not in message["kind"]:
-                say("failed", task=message["task"], reason="this runner only chats")
+                say("failed", task=message["task"], reason="this runner only chats", request=True)
                 continue
             running = {task: (flag, thread) for task, (flag, thread) in running.items() if thread.is_alive()}
             task, most, cancelled = message["task"], message["kind"]["chat"]["max_tokens"], threading.Event()

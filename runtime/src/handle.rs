@@ -101,9 +101,13 @@ impl NodeHandle {
     }
 
     /// As [`Self::command`], without waiting for a place: none is [`NotTaken::Full`].
-    pub fn try_command(&self, command: Command) -> Result<oneshot::Receiver<Outcome<Inference>>, NotTaken> {
+    pub fn try_command(
+        &self,
+        id: Option<CommandId>,
+        command: Command,
+    ) -> Result<oneshot::Receiver<Outcome<Inference>>, NotTaken> {
         let (reply, outcome) = oneshot::channel();
-        self.offer(Request::Command { id: None, command: Box::new(command), reply })?;
+        self.offer(Request::Command { id, command: Box::new(command), reply })?;
         Ok(outcome)
     }
 

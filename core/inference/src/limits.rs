@@ -33,6 +33,8 @@ pub const ADDRESS_CHARS: usize = 200;
 pub const SETTINGS: usize = 16;
 /// The longest value of a setting, in characters. Its name has at most half as many.
 pub const SETTING_CHARS: usize = 150;
+/// The most runners that a node names with each beat; those that come first in order.
+pub const RUNNERS: usize = 32;
 /// The longest reason of a failure, in characters.
 pub const REASON_CHARS: usize = 500;
 

@@ -1,4 +1,4 @@
-//! Where an instance would go: on nodes with room for its weights, connected to each other, as few as can hold them.
+//! Where an instance would go: on nodes with its runner and room for its weights, connected to each other, as few as can hold them.
 //!
 //! Only weights are reckoned with: what a runner needs beside them (its cache of contexts, its own code) differs by
 //! runner, so a card's `weights_bytes` should include it where it matters.
@@ -27,14 +27,14 @@ const NAMED: usize = 3;
 /// have room. The same arguments give the same nodes.
 ///
 /// # Errors
-/// There is no such model, or no room for it: the sentence says what is missing.
+/// There is no such model, no runner or no room for it: the sentence says what is missing.
 pub fn plan(state: &State, measured: &Measured, model: &ModelId, ranks: Option<u32>) -> Result<Vec<NodeId>, Refusal> {
     limits::check_model(model)?;
     let Some(card) = state.cards.get(model) else { return Err(Refusal::UnknownModel { model: model.clone() }) };
     if let Some(ranks) = ranks {
         check_ranks(model, card, ranks)?;
     }
-    let rooms = rooms(state, measured);
+    let mut rooms = rooms(state, measured);
     let unmeasured = nodes_up(state).count() - rooms.len();
     let most = limits::RANKS.min(card.layers as usize).min(rooms.len());
     let tried = match ranks {
@@ -48,6 +48,14 @@ pub fn plan(state: &State, measured: &Measured, model: &ModelId, ranks: Option<u
         }
         None => 1..=most,
     };
+    let all = rooms.len();
+    rooms.retain(|(node, _)| measured.get(node).is_some_and(|telemetry| telemetry.runners.contains(&card.runner)));
+    if rooms.len() < *tried.start() {
+        let (model, runner, needed) = (model.clone(), card.runner.clone(), *tried.start() as u64);
+        let (nodes, without) = (rooms.len() as u64, (all - rooms.len()) as u64);
+        return Err(Refusal::NoRunner { model, runner, needed, nodes, without });
+    }
+    let tried = *tried.start()..=(*tried.end()).min(rooms.len());
     let found = tried.clone().map(|ranks| shares(card, ranks)).find_map(|shares| choose(state, &rooms, &shares));
     found.ok_or_else(|| {
         let on = |ranks: usize| match ranks {

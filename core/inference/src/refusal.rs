@@ -219,6 +219,30 @@ refusals! {
         /// How many nodes are up that did not tell yet how much memory they have.
         unmeasured: u64,
     } = "no_room",
+    /// Too few nodes have the model's runner.
+    #[error("model {model} needs {needed} nodes with the runner `{runner}`: {nodes} have it, {without} others have not; name its program in the configuration of more nodes")]
+    NoRunner {
+        /// The model.
+        model: ModelId,
+        /// Its runner.
+        runner: String,
+        /// How many nodes it needs at least.
+        needed: u64,
+        /// How many of those that can be placed on have the runner.
+        nodes: u64,
+        /// How many have not.
+        without: u64,
+    } = "no_runner",
+    /// A node that was named lacks the model's runner.
+    #[error("node {node} has no runner `{runner}`, only {has}: name its program in the node's configuration, or choose another node")]
+    NodeLacksRunner {
+        /// The node.
+        node: NodeId,
+        /// The model's runner.
+        runner: String,
+        /// Those that it has.
+        has: String,
+    } = "node_lacks_runner",
 }
 
 /// A size in memory, as people say it.

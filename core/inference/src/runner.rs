@@ -110,6 +110,9 @@ pub enum FromRunner {
         task: TaskId,
         /// Why, as a sentence.
         reason: String,
+        /// Whether the request is at fault: its client is told so, and that it need not try again.
+        #[serde(default)]
+        request: bool,
     },
     /// What it did for a task, and when.
     Trace {

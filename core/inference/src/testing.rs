@@ -72,7 +72,8 @@ impl Cluster {
     /// A node says that it has 1024 GiB of memory, and so many of them free.
     pub(crate) fn measure(&mut self, node: u8, free_gib: u64) {
         let [memory_total_bytes, memory_free_bytes] = [1024, free_gib].map(|gib| gib << 30);
-        let telemetry = Telemetry { memory_total_bytes, memory_free_bytes, ..Telemetry::default() };
+        let runners = ["echo".to_owned()].into();
+        let telemetry = Telemetry { memory_total_bytes, memory_free_bytes, runners, ..Telemetry::default() };
         self.measured.insert(NodeId::example(node), telemetry);
     }
 

@@ -46,11 +46,18 @@ pub enum Transient {
 pub struct TokenChunk {
     /// The task.
     pub task: TaskId,
-    /// Counts from 0 within the task, so that a hole is seen.
+    /// Counts from 0 within the attempt, so that a hole is seen.
     pub n: u64,
     /// What the answer goes on with.
     pub part: TokenPart,
+    /// Of which answer it is a part.
+    pub attempt: Attempt,
 }
+
+/// One start of a task at a worker. A task that is begun again, after a restart and a branch of the log that lost, gets
+/// another answer: the two must not be mixed. Drawn at random, so that no two are equal, whoever began them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attempt(pub u64);
 
 /// What an answer goes on with.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -67,6 +74,8 @@ pub enum TokenPart {
     },
     /// Nothing: an error ended it, for the reason in this sentence.
     Error(String),
+    /// Nothing: the request is at fault, for the reason in this sentence.
+    Refused(String),
 }
 
 /// Why an answer is complete.
@@ -143,7 +152,7 @@ impl fmt::Debug for InputChunk {
 
 impl fmt::Debug for TokenChunk {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "TokenChunk({:?}, {}, {:?})", self.task, self.n, self.part)
+        write!(f, "TokenChunk({:?}, {:x}.{}, {:?})", self.task, self.attempt.0, self.n, self.part)
     }
 }
 
@@ -153,6 +162,7 @@ impl fmt::Debug for TokenPart {
             TokenPart::Text(text) => write!(f, "{} bytes", text.len()),
             TokenPart::End { stop, usage } => write!(f, "end, {stop:?}, {usage:?}"),
             TokenPart::Error(reason) => write!(f, "error: {reason}"),
+            TokenPart::Refused(reason) => write!(f, "refused: {reason}"),
         }
     }
 }
@@ -170,7 +180,8 @@ mod tests {
             of: 1,
             bytes: Bytes::from_static(b"secret"),
         };
-        let token = TokenChunk { task: TaskId([0; 16]), n: 3, part: TokenPart::Text("secret".into()) };
+        let part = TokenPart::Text("secret".into());
+        let token = TokenChunk { task: TaskId([0; 16]), n: 3, part, attempt: Attempt(1) };
         for transient in [Transient::Input(input), Transient::Token(token)] {
             let shown = format!("{transient:?}");
             assert!(shown.contains("6 bytes") && !shown.contains("secret") && !shown.contains("115"), "{shown}");
@@ -189,6 +200,7 @@ mod tests {
                 task: TaskId([1; 16]),
                 n: 0,
                 part: TokenPart::End { stop: StopReason::Stop, usage: Usage::default() },
+                attempt: Attempt(u64::MAX),
             }),
             Transient::Input(InputChunk {
                 task: TaskId([1; 16]),

@@ -210,6 +210,8 @@ fn observations_and_refusals_have_both_forms() {
         Refusal::ModelInUse { model: model(), instance: INSTANCE },
         Refusal::UnknownTask { task: TASK },
         Refusal::TooFewNodes { model: model(), ranks: 3, nodes: 2, unmeasured: 1 },
+        Refusal::NoRunner { model: model(), runner: "vllm".into(), needed: 1, nodes: 0, without: 3 },
+        Refusal::NodeLacksRunner { node: NODE, runner: "vllm".into(), has: "echo, openai".into() },
     ]);
 }
 

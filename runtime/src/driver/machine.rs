@@ -1,5 +1,6 @@
 //! What this machine is and how busy it is, told to the node.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -15,7 +16,14 @@ use crate::handle::NodeHandle;
 const EVERY: Duration = Duration::from_secs(1);
 
 /// Observes this machine once, then tells its load until the node leaves. `data` is where the node keeps its files.
-pub(super) async fn report(node: NodeHandle, name: String, data: PathBuf, shutdown: CancellationToken) {
+/// `runners` are those that it has programs for.
+pub(super) async fn report(
+    node: NodeHandle,
+    name: String,
+    data: PathBuf,
+    runners: BTreeSet<String>,
+    shutdown: CancellationToken,
+) {
     let memory = Memory::read();
     let info = NodeInfo { name, memory_bytes: memory.total, ..NodeInfo::default() };
     let _ = node.input(Input::Observe(Observation::Info(info))).await;
@@ -27,6 +35,7 @@ pub(super) async fn report(node: NodeHandle, name: String, data: PathBuf, shutdo
             memory_free_bytes: memory.available,
             cpu_percent: now.busy_since(processor),
             disk_free_bytes: disk_free(&data),
+            runners: runners.clone(),
         };
         processor = now;
         if node.input(Input::Telemetry(telemetry)).await.is_err() {

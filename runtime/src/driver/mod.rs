@@ -94,11 +94,13 @@ pub async fn run(config: NodeConfig, shutdown: CancellationToken) -> anyhow::Res
     let (signals, signalled) = Signals::new(&mut registry);
     let (models, desk) = WorkHandle::new();
     let work_shutdown = shutdown.child_token();
+    let programs = Programs::new(config.runners.clone()).context("the path of this program is unknown")?;
+    let runners = programs.names();
     let around = work::Surroundings {
         node: handle.clone(),
         signals: signalled,
         desk,
-        programs: Programs::new(config.runners.clone()).context("the path of this program is unknown")?,
+        programs,
         data,
         clock,
         seed: seed.fork("work"),
@@ -115,8 +117,8 @@ pub async fn run(config: NodeConfig, shutdown: CancellationToken) -> anyhow::Res
     announce::peer(data, &listening).context("the node's address cannot be announced")?;
     announce::api(data, served.address).context("the API's address cannot be announced")?;
     tracing::info!(api = %format!("http://{}", served.address), "ready to be asked");
-    let machine =
-        tokio::spawn(machine::report(handle.clone(), config.name.clone(), config.data.clone(), shutdown.clone()));
+    let (name, data) = (config.name.clone(), config.data.clone());
+    let machine = tokio::spawn(machine::report(handle.clone(), name, data, runners, shutdown.clone()));
 
     let task = Task {
         node,

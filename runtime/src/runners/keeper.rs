@@ -244,7 +244,7 @@ async fn watch(
                     killed = killed.or(Some(reason));
                 }
                 Order::Untold(task, reason) => {
-                    voice.say(RunnerSaid::Message(FromRunner::Failed { task, reason })).await;
+                    voice.say(RunnerSaid::Message(FromRunner::Failed { task, reason, request: false })).await;
                 }
             },
             status = child.wait() => break status,

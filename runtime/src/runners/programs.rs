@@ -1,9 +1,10 @@
 //! Which program serves which runner: two of our own, and those that this node's configuration names.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
 
+use lockstep_inference::limits;
 use tokio::process::Command;
 
 /// The runners that need no configuration.
@@ -30,6 +31,12 @@ impl Programs {
     /// The path of our own executable is unknown.
     pub fn new(named: BTreeMap<String, Vec<String>>) -> io::Result<Programs> {
         Ok(Programs { own: std::env::current_exe()?, named, minded: true })
+    }
+
+    /// The names of all, as far as a node tells them to others.
+    pub fn names(&self) -> BTreeSet<String> {
+        let all: BTreeSet<String> = BUILT_IN.into_iter().map(str::to_owned).chain(self.named.keys().cloned()).collect();
+        all.into_iter().take(limits::RUNNERS).collect()
     }
 
     /// The process to start for this runner, which may keep files below `directory`; or why there is none.

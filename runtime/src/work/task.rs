@@ -16,7 +16,7 @@ use lockstep_inference::transient::Transient;
 use lockstep_inference::worker::{Worker, WorkerInput, WorkerOutput};
 use lockstep_replication::io::Unknown;
 use lockstep_replication::message::Refused;
-use lockstep_replication::{Index, NodeId, Outcome, Span};
+use lockstep_replication::{CommandId, Index, NodeId, Outcome, Span};
 use tokio::sync::mpsc::{Receiver, UnboundedReceiver, UnboundedSender};
 use tokio::sync::{oneshot, watch};
 use tokio_util::sync::CancellationToken;
@@ -180,7 +180,7 @@ impl Task {
                     }
                     let _ = self.node.observe(observation);
                 }
-                WorkerOutput::Submit(command) => drop(self.node.try_command(command)),
+                WorkerOutput::Submit(command) => drop(self.node.try_command(None, command)),
                 WorkerOutput::Send { to, transient } => self.send(to, transient),
                 WorkerOutput::Start { runner, life, card } => self.runners.start(runner, life, &card),
                 WorkerOutput::Tell { runner, life, message } => self.runners.tell(runner, life, &message),
@@ -201,7 +201,7 @@ impl Task {
         for output in out {
             match output {
                 GatewayOutput::Create { stream, command } => self.create(stream, command),
-                GatewayOutput::Submit(command) => drop(self.node.try_command(command)),
+                GatewayOutput::Submit(command) => drop(self.node.try_command(None, command)),
                 GatewayOutput::Send { to, transient } => self.send(to, transient),
                 GatewayOutput::Deliver { stream, part } => self.deliver(stream, part),
             }
@@ -209,7 +209,9 @@ impl Task {
     }
 
     fn create(&mut self, stream: StreamId, command: Command) {
-        let outcome = self.node.try_command(command);
+        // Named after its task, it is done at most once, also if it comes again when the task has ended.
+        let task = if let Command::CreateTask { task, .. } = &command { *task } else { None };
+        let outcome = self.node.try_command(task.map(|task| CommandId(task.0)), command);
         self.creating.push(Box::pin(async move {
             let outcome = match outcome {
                 Ok(outcome) => outcome.await.unwrap_or(Outcome::Unknown(Unknown::Stopped)),

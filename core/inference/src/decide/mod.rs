@@ -32,7 +32,9 @@ fn grant(state: &State, measured: &Measured, command: Command) -> Result<Vec<Eve
         Command::EvictNode { node } => nodes::evict(state, node),
         Command::AddCard { model, card } => models::add_card(state, model, card),
         Command::DeleteCard { model } => models::delete_card(state, model),
-        Command::CreateInstance { instance, model, nodes } => models::create_instance(state, instance, model, &nodes),
+        Command::CreateInstance { instance, model, nodes } => {
+            models::create_instance(state, measured, instance, model, &nodes)
+        }
         Command::DeleteInstance { instance } => models::delete_instance(state, instance),
         Command::CreateTask { task, model, kind, input, gateway } => {
             tasks::create(state, task, model, kind, input, gateway)

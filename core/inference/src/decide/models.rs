@@ -35,6 +35,7 @@ pub(super) fn delete_card(state: &State, model: ModelId) -> Result<Vec<Event>, R
 
 pub(super) fn create_instance(
     state: &State,
+    measured: &Measured,
     instance: Option<InstanceId>,
     model: ModelId,
     nodes: &[NodeId],
@@ -53,6 +54,7 @@ pub(super) fn create_instance(
         return Err(Refusal::NodeTwice { node });
     }
     nodes.iter().try_for_each(|node| check_present(state, *node))?;
+    nodes.iter().try_for_each(|node| check_runner(measured, *node, &card.runner))?;
     if state.instances.contains_key(&instance) {
         return Err(Refusal::InstanceExists { instance });
     }
@@ -73,7 +75,7 @@ pub(super) fn place_instance(
     ranks: Option<u32>,
 ) -> Result<Vec<Event>, Refusal> {
     let nodes = placement::plan(state, measured, &model, ranks)?;
-    create_instance(state, instance, model, &nodes)
+    create_instance(state, measured, instance, model, &nodes)
 }
 
 pub(super) fn delete_instance(state: &State, instance: InstanceId) -> Result<Vec<Event>, Refusal> {
@@ -88,6 +90,17 @@ fn check_present(state: &State, node: NodeId) -> Result<(), Refusal> {
         None => Err(Refusal::UnknownNode { node }),
         Some(NodeStatus::Lost { .. }) => Err(Refusal::NodeLost { node }),
         Some(NodeStatus::Up | NodeStatus::Announced) => Ok(()),
+    }
+}
+
+/// A node that was named may not be there yet, or not have told yet what it has.
+fn check_runner(measured: &Measured, node: NodeId, runner: &str) -> Result<(), Refusal> {
+    match measured.get(&node).map(|telemetry| &telemetry.runners) {
+        Some(runners) if !runners.is_empty() && !runners.contains(runner) => {
+            let has = runners.iter().map(String::as_str).collect::<Vec<_>>().join(", ");
+            Err(Refusal::NodeLacksRunner { node, runner: runner.to_owned(), has })
+        }
+        Some(_) | None => Ok(()),
     }
 }
 

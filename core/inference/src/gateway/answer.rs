@@ -5,14 +5,16 @@ use std::collections::BTreeMap;
 use lockstep_replication::{Moment, NodeId, Span};
 
 use super::config::GatewayConfig;
-use crate::transient::TokenPart;
+use crate::transient::{Attempt, TokenPart};
 
 #[derive(Clone, Debug)]
 pub(super) struct Answer {
     /// The number of the part that is next.
     pub(super) next: u64,
+    /// Which answer the parts before it are of.
+    attempt: Option<Attempt>,
     /// The parts that wait, and who sent them.
-    ahead: BTreeMap<u64, (NodeId, TokenPart)>,
+    ahead: BTreeMap<u64, (NodeId, Attempt, TokenPart)>,
     ahead_bytes: usize,
     asking: Option<Asking>,
 }
@@ -44,6 +46,8 @@ pub(super) enum Taken {
     Doubled,
     /// There is no room for it.
     Dropped,
+    /// It is of another answer than those before it.
+    Anew,
 }
 
 /// What follows from what is wanted and from the time.
@@ -54,13 +58,26 @@ pub(super) enum Asked {
     GivenUp(Want),
 }
 
+/// A part is of another answer than those before it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct OfAnother;
+
 impl Answer {
     pub(super) fn new() -> Answer {
-        Answer { next: 0, ahead: BTreeMap::new(), ahead_bytes: 0, asking: None }
+        Answer { next: 0, attempt: None, ahead: BTreeMap::new(), ahead_bytes: 0, asking: None }
     }
 
     /// A part came. The next one always has room: it does not stay.
-    pub(super) fn take(&mut self, from: NodeId, n: u64, part: TokenPart, config: &GatewayConfig) -> Taken {
+    pub(super) fn take(
+        &mut self,
+        from: NodeId,
+        (attempt, n): (Attempt, u64),
+        part: TokenPart,
+        config: &GatewayConfig,
+    ) -> Taken {
+        if self.attempt.is_some_and(|before| before != attempt) {
+            return Taken::Anew;
+        }
         if n < self.next || self.ahead.contains_key(&n) {
             return Taken::Doubled;
         }
@@ -69,29 +86,32 @@ impl Answer {
             return Taken::Dropped;
         }
         self.ahead_bytes += bytes(&part);
-        self.ahead.insert(n, (from, part));
+        self.ahead.insert(n, (from, attempt, part));
         Taken::Kept
     }
 
-    /// Takes out the next part, if it is there.
-    pub(super) fn pop(&mut self) -> Option<TokenPart> {
-        let (_, part) = self.ahead.remove(&self.next)?;
+    /// Takes out the next part, if it is there. It fails if the part is of another answer than those before it.
+    pub(super) fn pop(&mut self) -> Result<Option<TokenPart>, OfAnother> {
+        let Some((_, attempt, part)) = self.ahead.remove(&self.next) else { return Ok(None) };
         self.ahead_bytes -= bytes(&part);
+        if *self.attempt.get_or_insert(attempt) != attempt {
+            return Err(OfAnother);
+        }
         self.next += 1;
         self.asking = None;
-        Some(part)
+        Ok(Some(part))
     }
 
     /// Who sent the parts that wait.
     pub(super) fn senders(&self) -> impl Iterator<Item = NodeId> {
-        self.ahead.values().map(|(from, _)| *from)
+        self.ahead.values().map(|(from, ..)| *from)
     }
 
     /// It is known who answers: drops what others sent, and says how many parts that were.
     pub(super) fn keep_from(&mut self, node: NodeId) -> u64 {
         let before = self.ahead.len();
-        self.ahead.retain(|_, (from, _)| *from == node);
-        self.ahead_bytes = self.ahead.values().map(|(_, part)| bytes(part)).sum();
+        self.ahead.retain(|_, (from, ..)| *from == node);
+        self.ahead_bytes = self.ahead.values().map(|(.., part)| bytes(part)).sum();
         (before - self.ahead.len()) as u64
     }
 
@@ -144,7 +164,7 @@ fn wait(want: Want, asks: u32, config: &GatewayConfig) -> Span {
 
 fn bytes(part: &TokenPart) -> usize {
     match part {
-        TokenPart::Text(text) | TokenPart::Error(text) => text.len(),
+        TokenPart::Text(text) | TokenPart::Error(text) | TokenPart::Refused(text) => text.len(),
         TokenPart::End { .. } => 0,
     }
 }
@@ -154,20 +174,22 @@ mod tests {
     use super::*;
 
     const WORKER: NodeId = NodeId::example(2);
+    const FIRST: Attempt = Attempt(7);
+    const SECOND: Attempt = Attempt(3);
 
     fn text(text: &str) -> TokenPart {
         TokenPart::Text(text.into())
     }
 
     fn ready(answer: &mut Answer) -> Vec<TokenPart> {
-        std::iter::from_fn(|| answer.pop()).collect()
+        std::iter::from_fn(|| answer.pop().unwrap()).collect()
     }
 
     #[test]
     fn parts_come_out_once_and_in_order() {
         let (mut answer, config) = (Answer::new(), GatewayConfig::default());
         let mut take = |n: u64| {
-            let taken = answer.take(WORKER, n, text(&n.to_string()), &config);
+            let taken = answer.take(WORKER, (FIRST, n), text(&n.to_string()), &config);
             (taken, ready(&mut answer))
         };
         assert_eq!(take(1), (Taken::Kept, vec![]));
@@ -181,24 +203,39 @@ mod tests {
     fn what_waits_is_bounded_and_the_next_part_never_waits() {
         let config = GatewayConfig { ahead: 2, ahead_bytes: 5, ..GatewayConfig::default() };
         let mut answer = Answer::new();
-        assert_eq!(answer.take(WORKER, 9, text("123456"), &config), Taken::Dropped);
-        assert_eq!(answer.take(WORKER, 2, text("123"), &config), Taken::Kept);
-        assert_eq!(answer.take(WORKER, 3, text("12"), &config), Taken::Kept);
-        assert_eq!(answer.take(WORKER, 4, text(""), &config), Taken::Dropped);
-        assert_eq!(answer.take(WORKER, 0, text("123456789"), &config), Taken::Kept);
-        assert_eq!(answer.take(WORKER, 1, text("123456789"), &config), Taken::Dropped);
+        assert_eq!(answer.take(WORKER, (FIRST, 9), text("123456"), &config), Taken::Dropped);
+        assert_eq!(answer.take(WORKER, (FIRST, 2), text("123"), &config), Taken::Kept);
+        assert_eq!(answer.take(WORKER, (FIRST, 3), text("12"), &config), Taken::Kept);
+        assert_eq!(answer.take(WORKER, (FIRST, 4), text(""), &config), Taken::Dropped);
+        assert_eq!(answer.take(WORKER, (FIRST, 0), text("123456789"), &config), Taken::Kept);
+        assert_eq!(answer.take(WORKER, (FIRST, 1), text("123456789"), &config), Taken::Dropped);
         assert_eq!(ready(&mut answer).len(), 1);
-        assert_eq!(answer.take(WORKER, 1, text("123456789"), &config), Taken::Kept);
+        assert_eq!(answer.take(WORKER, (FIRST, 1), text("123456789"), &config), Taken::Kept);
         assert_eq!((ready(&mut answer).len(), answer.ahead_bytes), (3, 0));
+    }
+
+    #[test]
+    fn two_answers_are_not_mixed() {
+        let (mut answer, config) = (Answer::new(), GatewayConfig::default());
+        answer.take(WORKER, (FIRST, 1), text("b"), &config);
+        answer.take(WORKER, (SECOND, 0), text("A"), &config);
+        assert_eq!(answer.pop(), Ok(Some(text("A"))));
+        assert_eq!(answer.pop(), Err(OfAnother));
+        let mut answer = Answer::new();
+        answer.take(WORKER, (FIRST, 0), text("a"), &config);
+        ready(&mut answer);
+        // Whatever its number: what comes later is of no use here.
+        assert_eq!(answer.take(WORKER, (SECOND, 0), text("A"), &config), Taken::Anew);
+        assert_eq!(answer.take(WORKER, (SECOND, 5), text("F"), &config), Taken::Anew);
     }
 
     #[test]
     fn parts_of_strangers_are_dropped_when_it_is_known_who_answers() {
         let (mut answer, config) = (Answer::new(), GatewayConfig::default());
-        answer.take(NodeId::example(9), 0, text("lie"), &config);
-        answer.take(WORKER, 1, text("b"), &config);
+        answer.take(NodeId::example(9), (FIRST, 0), text("lie"), &config);
+        answer.take(WORKER, (FIRST, 1), text("b"), &config);
         assert_eq!(answer.keep_from(WORKER), 1);
-        answer.take(WORKER, 0, text("a"), &config);
+        answer.take(WORKER, (FIRST, 0), text("a"), &config);
         assert_eq!(ready(&mut answer), [text("a"), text("b")]);
     }
 
@@ -231,7 +268,7 @@ mod tests {
         let later = Moment(0) + Span::seconds(10);
         answer.ask(Moment(0), Some(Want::Hole), &config);
         assert_eq!(answer.ask(Moment(0) + config.hole, Some(Want::Hole), &config), Asked::Now(Want::Hole));
-        answer.take(WORKER, 0, text("a"), &config);
+        answer.take(WORKER, (FIRST, 0), text("a"), &config);
         ready(&mut answer);
         assert_eq!(answer.ask(later, Some(Want::Hole), &config), Asked::Wait);
         assert_eq!(answer.deadline(), Some(later + config.hole));

@@ -50,9 +50,8 @@ pub struct GatewayConfig {
     pub ahead: usize,
     /// The most bytes of them.
     pub ahead_bytes: usize,
-    /// A client that lets so many parts wait is too slow.
-    pub untaken: usize,
-    /// A client that lets so many bytes wait is too slow.
+    /// A client that lets so many bytes wait is too slow: many times the longest answer of a model, so that who reads
+    /// slower than a model writes still gets all of it.
     pub untaken_bytes: usize,
     /// A task is called off again after so long, if the state still has it. Doubles each time.
     pub cancel_first: Span,
@@ -83,7 +82,6 @@ impl Default for GatewayConfig {
             patience: Span::seconds(600),
             ahead: 1024,
             ahead_bytes: 1 << 20,
-            untaken: 4096,
             untaken_bytes: 4 << 20,
             cancel_first: Span::seconds(2),
             cancel_longest: Span::seconds(30),

@@ -17,7 +17,7 @@ impl Gateway {
                 turn.counts.failed += 1;
                 match failure {
                     // Its worker will say so to the leader; only if it does not, this gateway does.
-                    Failure::Runner(_) => self.call_off_later(id, turn),
+                    Failure::Runner(_) | Failure::Request(_) => self.call_off_later(id, turn),
                     Failure::TooSlow { .. } => {
                         turn.counts.too_slow += 1;
                         self.call_off(id, turn);
@@ -31,6 +31,7 @@ impl Gateway {
                     | Failure::TaskGone
                     | Failure::InstanceGone(_)
                     | Failure::NodeGone(_)
+                    | Failure::Anew(_)
                     | Failure::TokensLost(_)
                     | Failure::InputLost(_)
                     | Failure::TimedOut(_) => self.call_off(id, turn),

@@ -150,6 +150,12 @@ pub enum Failure {
     /// The runner or its worker ended the task with this reason.
     #[error("{0}")]
     Runner(String),
+    /// The runner says that the request is at fault, with this reason.
+    #[error("{0}")]
+    Request(String),
+    /// A node that began to answer forgot the task, and answers it anew: half of one answer and half of another are none.
+    #[error("node {0} lost its work on the task and began it again: ask again")]
+    Anew(NodeId),
     /// Parts of the answer were lost, and could not be had again.
     #[error("a part of the answer was lost between node {0} and this one, and could not be had again: ask again")]
     TokensLost(NodeId),
@@ -157,11 +163,11 @@ pub enum Failure {
     #[error("the request could not be handed to node {0}: ask again")]
     InputLost(NodeId),
     /// The client did not take what was delivered.
-    #[error("the answer was not read in time: {chunks} parts of {bytes} bytes in all wait for their reader")]
+    #[error("the answer was not read in time: {chunks} parts that take {bytes} bytes wait for their reader")]
     TooSlow {
         /// How many parts wait.
         chunks: u64,
-        /// How many bytes they have.
+        /// How many bytes they take.
         bytes: u64,
     },
     /// Nothing happened for a long time.

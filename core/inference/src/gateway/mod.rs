@@ -269,7 +269,7 @@ impl Gateway {
         };
         let config = &self.config;
         let its = match transient {
-            Transient::Token(chunk) => stream.token(from, chunk.n, chunk.part, turn, config),
+            Transient::Token(chunk) => stream.token(from, chunk, turn, config),
             Transient::InputMissing { parts, .. } => stream.feed(from, Some(&parts), turn, config),
             Transient::Acknowledged { .. } => stream.feed(from, None, turn, config),
             Transient::Trace(_) | Transient::TokensMissing { .. } | Transient::Input(_) => false,

@@ -3,7 +3,7 @@
 use lockstep_replication::{Moment, NodeId};
 
 use super::Turn;
-use super::answer::{Answer, Asked, Taken, Want};
+use super::answer::{Answer, Asked, OfAnother, Taken, Want};
 use super::config::GatewayConfig;
 use super::creation::{Creating, Creation};
 use super::feed::{Feed, Request};
@@ -13,7 +13,7 @@ use super::window::Window;
 use crate::command::Command;
 use crate::id::{InstanceId, ModelId, TaskId};
 use crate::state::{InputName, Instance, NodeStatus, State, Task, TaskKind, TaskStatus};
-use crate::transient::{TokenPart, Transient};
+use crate::transient::{TokenChunk, TokenPart, Transient};
 
 pub(super) struct Stream {
     pub(super) id: StreamId,
@@ -34,6 +34,8 @@ pub(super) struct Stream {
     /// A node that worked on it and is lost.
     lost: Option<NodeId>,
     answer: Answer,
+    /// What ends it beside its answer: what another rank says, or a part of another answer.
+    failure: Option<Failure>,
     window: Window,
     /// When something was heard of it last.
     heard: Moment,
@@ -62,6 +64,7 @@ impl Stream {
             gone: false,
             lost: None,
             answer: Answer::new(),
+            failure: None,
             window: Window::default(),
             heard: now,
         }
@@ -100,34 +103,52 @@ impl Stream {
 
     /// A node is lost or gone.
     pub(super) fn lose(&mut self, node: NodeId) -> bool {
-        let its = self.feeds.iter().any(|feed| feed.rank.node == node);
+        let its = self.works(node);
         self.lost = self.lost.or(its.then_some(node));
         its
+    }
+
+    /// Whether a node has a rank of the task's instance.
+    fn works(&self, node: NodeId) -> bool {
+        self.feeds.iter().any(|feed| feed.rank.node == node)
     }
 
     /// A part of the answer came: whether it may be one.
     pub(super) fn token(
         &mut self,
         from: NodeId,
-        n: u64,
-        part: TokenPart,
+        chunk: TokenChunk,
         turn: &mut Turn<'_>,
         config: &GatewayConfig,
     ) -> bool {
         // Before the state shows the task nobody knows who answers it: the sender is looked at later.
         if self.worker.is_some_and(|worker| worker != from) {
-            turn.counts.tokens_refused += 1;
-            return false;
+            // Another rank says nothing but why there will be no answer.
+            self.failure = match chunk.part {
+                TokenPart::Error(reason) if self.works(from) => Some(Failure::Runner(reason)),
+                TokenPart::Refused(reason) if self.works(from) => Some(Failure::Request(reason)),
+                TokenPart::Error(_) | TokenPart::Refused(_) | TokenPart::Text(_) | TokenPart::End { .. } => {
+                    turn.counts.tokens_refused += 1;
+                    return false;
+                }
+            };
+            return true;
         }
         self.heard = turn.now;
         // What was answered was read.
         if let Some(feed) = self.feeds.first_mut() {
             feed.acknowledge();
         }
-        match self.answer.take(from, n, part, config) {
+        let TokenChunk { n, part, attempt, .. } = chunk;
+        let error = match &part {
+            TokenPart::Error(reason) => Failure::Runner(reason.clone()),
+            TokenPart::Text(_) | TokenPart::End { .. } | TokenPart::Refused(_) => Failure::Anew(from),
+        };
+        match self.answer.take(from, (attempt, n), part, config) {
             Taken::Kept => {}
             Taken::Doubled => turn.counts.tokens_doubled += 1,
             Taken::Dropped => turn.counts.tokens_dropped += 1,
+            Taken::Anew => self.failure = Some(error),
         }
         true
     }
@@ -227,10 +248,8 @@ impl Stream {
                 self.answered_by(node, turn.counts);
             }
         }
-        if self.worker.is_none() {
-            return Ok(None);
-        }
-        while let Some(part) = self.answer.pop() {
+        let Some(worker) = self.worker else { return Ok(None) };
+        while let Some(part) = self.answer.pop().map_err(|OfAnother| Failure::Anew(worker))? {
             match part {
                 TokenPart::Text(text) => {
                     self.window.deliver(text.len());
@@ -239,9 +258,10 @@ impl Stream {
                 }
                 TokenPart::End { stop, usage } => return Ok(Some(StreamPart::End { stop, usage })),
                 TokenPart::Error(reason) => return Err(Failure::Runner(reason)),
+                TokenPart::Refused(reason) => return Err(Failure::Request(reason)),
             }
         }
-        Ok(None)
+        self.failure.take().map_or(Ok(None), Err)
     }
 
     fn send_request(&mut self, turn: &mut Turn<'_>, config: &GatewayConfig) {

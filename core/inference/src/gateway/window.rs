@@ -5,6 +5,9 @@ use std::collections::VecDeque;
 use super::config::GatewayConfig;
 use super::io::Failure;
 
+/// What a part costs beside its text.
+const PART_BYTES: usize = 64;
+
 #[derive(Clone, Debug, Default)]
 pub(super) struct Window {
     /// The size of each part, the oldest first.
@@ -14,8 +17,8 @@ pub(super) struct Window {
 
 impl Window {
     pub(super) fn deliver(&mut self, bytes: usize) {
-        self.parts.push_back(bytes);
-        self.bytes += bytes;
+        self.parts.push_back(bytes + PART_BYTES);
+        self.bytes += bytes + PART_BYTES;
     }
 
     pub(super) fn take(&mut self, chunks: u64) {
@@ -25,7 +28,7 @@ impl Window {
 
     /// Fails at a client that lets too much wait.
     pub(super) fn check(&self, config: &GatewayConfig) -> Result<(), Failure> {
-        if self.parts.len() > config.untaken || self.bytes > config.untaken_bytes {
+        if self.bytes > config.untaken_bytes {
             return Err(Failure::TooSlow { chunks: self.parts.len() as u64, bytes: self.bytes as u64 });
         }
         Ok(())
@@ -37,15 +40,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn both_counts_and_bytes_are_bounded() {
-        let config = GatewayConfig { untaken: 2, untaken_bytes: 10, ..GatewayConfig::default() };
+    fn bytes_are_bounded_and_small_parts_count_for_what_they_cost() {
+        let config = GatewayConfig { untaken_bytes: 3 * PART_BYTES, ..GatewayConfig::default() };
         let mut window = Window::default();
-        (0..3).for_each(|_| window.deliver(1));
-        assert_eq!(window.check(&config), Err(Failure::TooSlow { chunks: 3, bytes: 3 }));
+        (0..3).for_each(|_| window.deliver(0));
+        assert_eq!(window.check(&config), Ok(()));
+        window.deliver(1);
+        let bytes = 4 * PART_BYTES as u64 + 1;
+        assert_eq!(window.check(&config), Err(Failure::TooSlow { chunks: 4, bytes }));
+        window.take(1);
+        assert_eq!(window.check(&config), Err(Failure::TooSlow { chunks: 3, bytes: bytes - PART_BYTES as u64 }));
         window.take(1);
         assert_eq!(window.check(&config), Ok(()));
         window.take(u64::MAX);
-        window.deliver(11);
-        assert_eq!(window.check(&config), Err(Failure::TooSlow { chunks: 1, bytes: 11 }));
+        window.deliver(3 * PART_BYTES);
+        assert!(window.check(&config).is_err());
     }
 }

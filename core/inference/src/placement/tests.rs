@@ -134,6 +134,43 @@ fn a_refusal_says_what_is_missing() {
 }
 
 #[test]
+fn a_model_goes_only_to_nodes_that_have_its_runner() {
+    let mut cluster = cluster(&[80, 60, 50, 40], 34, 48);
+    let card = ModelCard { weights_bytes: 34 * GIB, runner: "vllm".into(), ..card(48) };
+    cluster.ask(Command::AddCard { model: model("v"), card }).unwrap();
+    let place_v = |ranks| Command::PlaceInstance { instance: Some(instance(9)), model: model("v"), ranks };
+    let wanted = |needed, nodes, without| {
+        let (model, runner) = (model("v"), "vllm".to_owned());
+        Err(Refusal::NoRunner { model, runner, needed, nodes, without })
+    };
+    assert_eq!(cluster.ask(place_v(None)), wanted(1, 0, 4));
+    let give = |cluster: &mut Cluster, node: u8| {
+        cluster.measured.get_mut(&NodeId::example(node)).unwrap().runners.insert("vllm".into());
+    };
+    give(&mut cluster, 3);
+    assert_eq!(plan(&cluster.state, &cluster.measured, &model("v"), None), Ok(vec![NodeId::example(3)]));
+    assert_eq!(cluster.ask(place_v(Some(2))), wanted(2, 1, 3));
+    assert_eq!(cluster.ask(place_v(Some(5))).unwrap_err().code(), "too_few_nodes");
+    give(&mut cluster, 4);
+    assert_eq!(plan(&cluster.state, &cluster.measured, &model("v"), Some(2)).unwrap().len(), 2);
+    cluster.measure(3, 10);
+    assert_eq!(planned(&cluster, None), Ok(vec![1]));
+    // It was named by hand: a node that told what it has must have it, one that told nothing may.
+    let named = |node| Command::CreateInstance {
+        instance: Some(instance(8)),
+        model: model("v"),
+        nodes: vec![NodeId::example(node)],
+    };
+    let wanted = format!(
+        "node {} has no runner `vllm`, only echo: name its program in the node's configuration, or choose another node",
+        NodeId::example(1)
+    );
+    assert_eq!(cluster.refusal(named(1)), wanted);
+    cluster.measured.remove(&NodeId::example(1));
+    assert!(cluster.ask(named(1)).is_ok());
+}
+
+#[test]
 fn a_placed_instance_is_created_as_planned_and_under_its_id() {
     let mut cluster = cluster(&[20, 18, 30, 10], 34, 48);
     let events = cluster.ask(place(5, None)).unwrap();
@@ -159,9 +196,9 @@ fn the_largest_cluster_is_placed_on_in_bounds() {
         .collect();
     for node in &nodes {
         cluster.apply(&Event::NodeJoined { node: *node });
-        cluster
-            .measured
-            .insert(*node, Telemetry { memory_total_bytes: 1, memory_free_bytes: u64::MAX, ..Telemetry::default() });
+        let (memory_total_bytes, memory_free_bytes, runners) = (1, u64::MAX, ["echo".to_owned()].into());
+        let telemetry = Telemetry { memory_total_bytes, memory_free_bytes, runners, ..Telemetry::default() };
+        cluster.measured.insert(*node, telemetry);
     }
     let card = ModelCard { weights_bytes: u64::MAX, ..card(1000) };
     cluster.ask(Command::AddCard { model: model("m"), card }).unwrap();

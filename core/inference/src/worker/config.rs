@@ -27,6 +27,8 @@ pub struct WorkerConfig {
     pub warm_up: Span,
     /// How long a runner that has something to do may say nothing at all before it counts as hung.
     pub silence: Span,
+    /// A runner that still answers a task so long after that was called off counts as hung.
+    pub cancelled: Span,
     /// How long a runner has to end by itself.
     pub grace: Span,
     /// How long a runner without tasks still shows as running, so that short tasks do not fill the log with its status.
@@ -64,7 +66,12 @@ pub struct WorkerConfig {
     pub asks: u32,
     /// A longer piece of an answer is sent as several, of at most so many bytes.
     pub piece_bytes: usize,
-    /// The most bytes of one answer that are kept to be sent again. It is minutes of text.
+    /// So many pieces of an answer go out as the runner says them.
+    pub pieces_alone: u64,
+    /// After those, text that follows so close upon other text waits to be sent with what comes next: nobody reads faster,
+    /// and a runner may write much faster.
+    pub piece_every: Span,
+    /// The most bytes of one answer that are kept to be sent again, or until the state shows its task as begun.
     pub answer_bytes: usize,
     /// The most bytes of all answers that are kept to be sent again.
     pub answers_bytes: usize,
@@ -86,6 +93,7 @@ impl Default for WorkerConfig {
             load: Span::seconds(3600),
             warm_up: Span::seconds(600),
             silence: Span::seconds(300),
+            cancelled: Span::seconds(10),
             grace: Span::seconds(10),
             rest: Span::seconds(1),
             percent_step: 5,
@@ -104,7 +112,9 @@ impl Default for WorkerConfig {
             ask_longest: Span::seconds(4),
             asks: 10,
             piece_bytes: 16 << 10,
-            answer_bytes: 256 << 10,
+            pieces_alone: 512,
+            piece_every: Span::millis(5),
+            answer_bytes: 1 << 20,
             answers_bytes: 64 << 20,
             answers_for: Span::seconds(15),
             pieces_again: 128,

@@ -12,6 +12,7 @@ use crate::id::RunnerId;
 use crate::limits;
 use crate::runner::{FromRunner, ToRunner, VERSION};
 use crate::state::RunnerStatus;
+use crate::transient::TokenPart;
 
 impl Worker {
     /// Does what is next for a runner, now that something has changed for it.
@@ -126,7 +127,10 @@ impl Worker {
             (FromRunner::Started { .. }, Process::Ready) => return false,
             (FromRunner::Token { task, text }, Process::Ready) => return self.token(id, task, text, turn),
             (FromRunner::Done { task, stop, usage }, Process::Ready) => self.done(id, task, stop, usage, turn),
-            (FromRunner::Failed { task, reason }, Process::Ready) => self.task_failed(id, task, &reason, turn),
+            (FromRunner::Failed { task, reason, request }, Process::Ready) => {
+                let error = if request { TokenPart::Refused } else { TokenPart::Error };
+                self.task_failed(id, task, (error, &reason), turn);
+            }
             (FromRunner::Trace { task, spans }, Process::Ready) => {
                 self.trace(id, task, spans, turn);
                 return false;
@@ -153,7 +157,7 @@ impl Worker {
     }
 
     /// Its process has ended by itself, or has to be ended. It starts again after a while, unless it failed too often.
-    fn fail(&mut self, id: RunnerId, reason: &str, turn: &mut Turn<'_>) {
+    pub(super) fn fail(&mut self, id: RunnerId, reason: &str, turn: &mut Turn<'_>) {
         let Some(seat) = self.seats.get_mut(&id) else { return };
         let Some(place) = seat.place.clone() else { return };
         self.counts.failures += 1;

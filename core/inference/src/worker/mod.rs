@@ -8,9 +8,11 @@
 
 mod answers;
 mod config;
+mod feeding;
 mod inputs;
 pub mod io;
 mod lives;
+mod outcomes;
 mod ranks;
 mod seat;
 mod status;
@@ -85,7 +87,7 @@ impl Worker {
             seats: BTreeMap::new(),
             tasks: BTreeMap::new(),
             inputs: Inputs::default(),
-            answers: Answers::default(),
+            answers: Answers::new(seed.fork("answers")),
             wishes: Wishes::default(),
             instances: KeyedBackoff::new(first, longest, seed.fork("instances")),
             models: KeyedBackoff::new(first, longest, seed.fork("models")),
@@ -112,10 +114,15 @@ impl Worker {
                 Timer::Runner(runner) => self.tick(runner, turn),
                 Timer::Wish(task) => self.wish_again(task, turn),
                 Timer::EarlyInputs => self.counts.inputs_expired += self.inputs.expire(now.at),
+                Timer::HeldAnswers => {
+                    let pieces = self.answers.release(now.at, &self.config);
+                    self.send(pieces, turn);
+                }
                 Timer::OldAnswers => self.answers.expire(now.at),
             }
         }
         self.timers.set(Timer::EarlyInputs, self.inputs.next_expiry());
+        self.timers.set(Timer::HeldAnswers, self.answers.next_release());
         self.timers.set(Timer::OldAnswers, self.answers.next_expiry());
     }
 

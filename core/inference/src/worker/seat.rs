@@ -1,6 +1,6 @@
 //! The seat of one runner: what the state wants there, how far its process is, and which tasks it has.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use lockstep_replication::{Moment, Span};
@@ -11,6 +11,9 @@ use super::ranks::Level;
 use crate::id::{InstanceId, RunnerId, TaskId};
 use crate::runner::ToRunner;
 use crate::state::{Instance, RunnerStatus};
+
+/// So many cancelled tasks are remembered. A runner that ignores cancels goes on with few tasks at a time.
+const CANCELLED: usize = 1024;
 
 #[derive(Clone, Debug)]
 pub(super) struct Seat {
@@ -45,6 +48,8 @@ pub(super) struct Seat {
 
     /// The tasks that it has.
     pub(super) told: BTreeSet<TaskId>,
+    /// The newest ones that it was told to stop, and until when it may still say something of them.
+    cancelled: VecDeque<(Moment, TaskId)>,
     /// Those that wait for their turn.
     pub(super) waiting: BTreeSet<Order>,
     /// Those of them whose input is not whole.
@@ -109,6 +114,7 @@ impl Default for Seat {
             progress: Moment::default(),
             rests: None,
             told: BTreeSet::new(),
+            cancelled: VecDeque::new(),
             waiting: BTreeSet::new(),
             lacking: BTreeSet::new(),
             fit: BTreeSet::new(),
@@ -169,6 +175,20 @@ impl Seat {
         out.push(WorkerOutput::Tell { runner, life: self.life, message });
     }
 
+    /// Has it stop working on a task.
+    pub(super) fn cancel(&mut self, runner: RunnerId, task: TaskId, until: Moment, out: &mut Vec<WorkerOutput>) {
+        self.tell(runner, ToRunner::Cancel { task }, out);
+        if self.cancelled.len() >= CANCELLED {
+            self.cancelled.pop_front();
+        }
+        self.cancelled.push_back((until, task));
+    }
+
+    /// Whether it was told to stop working on a task, and had its time to.
+    pub(super) fn ignores(&self, now: Moment, task: TaskId) -> bool {
+        self.cancelled.iter().any(|(until, cancelled)| *cancelled == task && *until <= now)
+    }
+
     /// Has its process end in good order.
     pub(super) fn end(&mut self, runner: RunnerId, grace: Span, out: &mut Vec<WorkerOutput>) {
         if self.lives() {
@@ -185,6 +205,7 @@ impl Seat {
             self.process = Process::Ending;
         }
         (self.step_by, self.ready, self.rests) = (None, None, None);
+        self.cancelled.clear();
     }
 
     /// The task waits no more, for whatever reason.

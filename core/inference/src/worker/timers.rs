@@ -12,6 +12,7 @@ pub(super) enum Timer {
     Runner(RunnerId),
     Wish(TaskId),
     EarlyInputs,
+    HeldAnswers,
     OldAnswers,
 }
 

@@ -26,6 +26,8 @@ pub(super) fn error(failure: &Failure) -> ApiError {
         Failure::InstanceGone(_) => (StatusCode::SERVICE_UNAVAILABLE, "instance_gone"),
         Failure::NodeGone(_) => (StatusCode::SERVICE_UNAVAILABLE, "node_gone"),
         Failure::Runner(_) => (StatusCode::BAD_GATEWAY, "runner_failed"),
+        Failure::Request(_) => (StatusCode::BAD_REQUEST, "request_refused"),
+        Failure::Anew(_) => (StatusCode::BAD_GATEWAY, "answer_lost"),
         Failure::TokensLost(_) => (StatusCode::BAD_GATEWAY, "answer_lost"),
         Failure::InputLost(_) => (StatusCode::BAD_GATEWAY, "request_lost"),
         Failure::TooSlow { .. } => (StatusCode::REQUEST_TIMEOUT, "too_slow"),
@@ -75,6 +77,7 @@ mod tests {
         assert_eq!(status(Failure::TooLarge { bytes: 2, limit: 1 }), 413);
         assert_eq!(status(Failure::TaskGone), 410);
         assert_eq!(status(Failure::Runner("it crashed".into())), 502);
+        assert_eq!(status(Failure::Request("it has too many tokens".into())), 400);
         assert_eq!(error(&Failure::Runner("it crashed".into())).message(), "It crashed.");
     }
 }

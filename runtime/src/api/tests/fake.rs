@@ -212,7 +212,8 @@ impl Task {
             }
             Order::Answer(outcome) => self.answers.push(outcome),
             Order::Hear(node, memory_free_bytes) => {
-                let telemetry = Telemetry { memory_total_bytes: 1 << 40, memory_free_bytes, ..Telemetry::default() };
+                let (memory_total_bytes, runners) = (1 << 40, ["echo".to_owned()].into());
+                let telemetry = Telemetry { memory_total_bytes, memory_free_bytes, runners, ..Telemetry::default() };
                 self.measured.insert(node, telemetry);
                 let events = self.decide(Wish::Liveness(node, Liveness::Heard)).unwrap();
                 self.append(Body::Decided(Decided { proposal: None, command: None, events }));

@@ -9,7 +9,7 @@ use lockstep_inference::transient::{StopReason, Usage};
 use serde_json::Value;
 use tokio::time::{Instant, sleep, sleep_until};
 
-use super::{Answered, Assignment, Began, Mouth, Service, Work};
+use super::{Answered, Assignment, Began, Failed, Mouth, Service, Work};
 
 const SETTINGS: [&str; 3] = ["tokens_per_second", "first_token_ms", "load_ms"];
 
@@ -50,13 +50,13 @@ impl Service for Echo {
         Ok(())
     }
 
-    async fn work(&self, work: Work, mouth: &Mouth) -> Result<Answered, String> {
+    async fn work(&self, work: Work, mouth: &Mouth) -> Result<Answered, Failed> {
         let Work { task, kind, input } = work;
         let most = match kind {
             TaskKind::Chat { max_tokens } => max_tokens as usize,
-            TaskKind::Embedding | TaskKind::Image { .. } => return Err("echo only chats".into()),
+            TaskKind::Embedding | TaskKind::Image { .. } => return Err(Failed::request("echo only chats")),
         };
-        let (words, prompt_tokens) = words(&input)?;
+        let (words, prompt_tokens) = words(&input).map_err(Failed::request)?;
         let told = words.len().min(most);
         let prefill = Began::now();
         sleep(self.first_token).await;

@@ -40,7 +40,29 @@ pub trait Service: Sized + Send + Sync + 'static {
     fn load(&self, mouth: &Mouth) -> impl Future<Output = Result<(), String>> + Send;
 
     /// Does a task; an error fails it.
-    fn work(&self, work: Work, mouth: &Mouth) -> impl Future<Output = Result<Answered, String>> + Send;
+    fn work(&self, work: Work, mouth: &Mouth) -> impl Future<Output = Result<Answered, Failed>> + Send;
+}
+
+/// Why a task failed.
+#[derive(Debug)]
+pub struct Failed {
+    /// As a sentence.
+    reason: String,
+    /// Whether its request is at fault.
+    request: bool,
+}
+
+impl Failed {
+    /// The request is at fault.
+    fn request(reason: impl Into<String>) -> Failed {
+        Failed { reason: reason.into(), request: true }
+    }
+}
+
+impl From<String> for Failed {
+    fn from(reason: String) -> Failed {
+        Failed { reason, request: false }
+    }
 }
 
 /// What a runner is told of its part.
@@ -206,7 +228,7 @@ async fn work<S: Service>(service: Arc<S>, mouth: Mouth, work: Work) -> TaskId {
     mouth.say(FromRunner::Started { task }).await;
     match service.work(work, &mouth).await {
         Ok(Answered { stop, usage }) => mouth.say(FromRunner::Done { task, stop, usage }).await,
-        Err(reason) => mouth.say(FromRunner::Failed { task, reason }).await,
+        Err(Failed { reason, request }) => mouth.say(FromRunner::Failed { task, reason, request }).await,
     }
     task
 }

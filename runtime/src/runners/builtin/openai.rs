@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
 use super::sse::Events;
-use super::{Answered, Assignment, Began, Mouth, Service, Work};
+use super::{Answered, Assignment, Began, Failed, Mouth, Service, Work};
 
 const SETTINGS: [&str; 4] = ["url", "model", "api_key_env", "timeout_s"];
 
@@ -55,7 +55,17 @@ struct Unanswered {
     reason: String,
     /// Whether it may do so in a moment.
     may_come: bool,
+    /// Whether it says that the request is at fault.
+    request: bool,
 }
+
+/// What a server answers where the request is at fault. That a model or a key is unknown there is the card's fault.
+const FAULTS_OF_REQUESTS: [StatusCode; 4] = [
+    StatusCode::BAD_REQUEST,
+    StatusCode::PAYLOAD_TOO_LARGE,
+    StatusCode::UNSUPPORTED_MEDIA_TYPE,
+    StatusCode::UNPROCESSABLE_ENTITY,
+];
 
 impl Service for OpenAi {
     const TASKS: u32 = 64;
@@ -89,19 +99,19 @@ impl Service for OpenAi {
         }
     }
 
-    async fn work(&self, work: Work, mouth: &Mouth) -> Result<Answered, String> {
+    async fn work(&self, work: Work, mouth: &Mouth) -> Result<Answered, Failed> {
         let Work { task, kind, mut input } = work;
         match kind {
             TaskKind::Chat { .. } => {}
-            TaskKind::Embedding | TaskKind::Image { .. } => return Err("this runner only chats".into()),
+            TaskKind::Embedding | TaskKind::Image { .. } => return Err(Failed::request("this runner only chats")),
         }
-        let request = input.as_object_mut().ok_or("the request is no JSON object")?;
+        let request = input.as_object_mut().ok_or_else(|| Failed::request("the request is no JSON object"))?;
         request.insert("model".into(), self.model.clone().into());
         request.insert("stream".into(), true.into());
         request.insert("stream_options".into(), json!({"include_usage": true}));
         let prefill = Began::now();
         let sent = self.send(self.http.post(format!("{}/chat/completions", self.url)).json(&input)).await;
-        let mut response = sent.map_err(|unanswered| unanswered.reason)?;
+        let mut response = sent.map_err(|Unanswered { reason, request, .. }| Failed { reason, request })?;
         self.must_stream(&response)?;
         let mut answer = Answer { task, first: None, prefill, stop: None, usage: None, pieces: 0 };
         let mut events = Events::default();
@@ -110,12 +120,12 @@ impl Service for OpenAi {
             events.add(&piece).map_err(|reason| format!("the server at {}: {reason}", self.url))?;
             while let Some(data) = events.next() {
                 if data == "[DONE]" {
-                    return answer.end(self, mouth).await;
+                    return Ok(answer.end(self, mouth).await?);
                 }
                 answer.go_on(&data, self, mouth).await?;
             }
         }
-        answer.end(self, mouth).await
+        Ok(answer.end(self, mouth).await?)
     }
 }
 
@@ -154,9 +164,10 @@ impl OpenAi {
             Ok(Ok(response)) => response,
             Ok(Err(error)) => {
                 let may_come = error.is_connect();
-                return Err(Unanswered { reason: self.broke_off("cannot be reached", error), may_come });
+                let reason = self.broke_off("cannot be reached", error);
+                return Err(Unanswered { reason, may_come, request: false });
             }
-            Err(_) => return Err(Unanswered { reason: self.too_slow(), may_come: false }),
+            Err(_) => return Err(Unanswered { reason: self.too_slow(), may_come: false, request: false }),
         };
         let status = response.status();
         if status.is_success() {
@@ -167,7 +178,7 @@ impl OpenAi {
         let said = self.error_text(&mut response).await;
         let reason =
             format!("the server at {} answered {status}{}{said}", self.url, if said.is_empty() { "" } else { ": " });
-        Err(Unanswered { reason, may_come })
+        Err(Unanswered { reason, may_come, request: FAULTS_OF_REQUESTS.contains(&status) })
     }
 
     fn must_stream(&self, response: &Response) -> Result<(), String> {

@@ -161,7 +161,7 @@ async fn one_that_closes_its_streams_is_ended() {
 async fn a_task_that_fits_no_line_fails_and_the_runner_goes_on() {
     let mut stage = Stage::script("read line; echo '{\"type\": \"alive\"}'; exec sleep 1000");
     stage.tell(&chat(TASK, &"x".repeat(17 << 20), 10));
-    let FromRunner::Failed { task, reason } = stage.message().await else { panic!("no failure") };
+    let FromRunner::Failed { task, reason, .. } = stage.message().await else { panic!("no failure") };
     assert_eq!(task, TASK);
     assert!(reason.starts_with("the task did not reach its runner: its line would have 17"), "{reason}");
     stage.tell(&ToRunner::Connect);
@@ -228,7 +228,12 @@ async fn closing_waits_until_nothing_is_left() {
 async fn closing_is_not_held_up_by_a_listener_that_is_gone_or_silent() {
     let Stage { runners, events, .. } =
         Stage::with_events(&["sh", "-c", "while :; do echo '{\"type\": \"alive\"}'; done"], 1);
-    tokio::time::sleep(Duration::from_millis(100)).await;
+    let full = async {
+        while events.is_empty() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, full).await.expect("it talks");
     tokio::time::timeout(PATIENCE, runners.close()).await.expect("it closes");
     drop(events);
 }

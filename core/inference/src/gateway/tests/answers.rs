@@ -2,11 +2,11 @@
 
 use super::stage::{END, Stage};
 use crate::command::Command;
-use crate::gateway::{GatewayConfig, GatewayInput, StreamId};
+use crate::gateway::{Failure, GatewayConfig, GatewayInput, GatewayOutput, StreamId, StreamPart};
 use crate::id::RunnerId;
 use crate::testing::{instance, task};
-use crate::transient::{TokenPart, Trace, TraceSpan, Transient};
-use lockstep_replication::{NodeId, Span, Wall};
+use crate::transient::{Attempt, TokenChunk, TokenPart, Trace, TraceSpan, Transient};
+use lockstep_replication::{Index, NodeId, Now, Span, Wall};
 
 const GONE: &str =
     "1: the task is gone before its answer came whole: it was called off, or its end was lost; ask again";
@@ -110,6 +110,41 @@ fn an_error_of_the_runner_reaches_the_client() {
 }
 
 #[test]
+fn a_request_that_is_at_fault_is_told_apart() {
+    let mut stage = Stage::streaming();
+    let now = Now { at: stage.now, wall: Wall(0) };
+    let refused = TokenPart::Refused("it has too many tokens".into());
+    let chunk = TokenChunk { task: task(1), n: 0, part: refused, attempt: Attempt(1) };
+    let input = GatewayInput::Transient { from: NodeId::example(1), transient: Transient::Token(chunk) };
+    let mut out = vec![];
+    stage.gateway.step(now, &stage.cluster.state, Index(stage.cluster.events), input, &mut out);
+    let part = StreamPart::Failed(Failure::Request("it has too many tokens".into()));
+    assert_eq!(out, [GatewayOutput::Deliver { stream: StreamId(1), part }]);
+}
+
+#[test]
+fn half_of_an_answer_and_half_of_another_end_the_stream() {
+    let anew = format!("node {} lost its work on the task and began it again: ask again", NodeId::example(1));
+    for (n, part) in [(0, TokenPart::Text("A".into())), (1, TokenPart::Text("B".into())), (0, END)] {
+        let mut stage = Stage::streaming();
+        stage.text(0, "a");
+        assert_eq!(stage.part_of(1, Attempt(2), n, part), ["cancel 1".to_owned(), format!("1: {anew}")]);
+        assert!(stage.text(1, "b").is_empty());
+        stage.ask(Command::CancelTask { task: task(1) });
+        stage.check_empty();
+    }
+    let mut stage = Stage::streaming();
+    stage.text(0, "a");
+    let error = TokenPart::Error("the node that worked on it started again".into());
+    assert_eq!(stage.part_of(1, Attempt(2), 0, error), ["1: the node that worked on it started again"]);
+    // Of what nobody heard of, either answer will do; but not both.
+    let mut stage = Stage::streaming();
+    stage.text(1, "b");
+    let said = stage.part_of(1, Attempt(2), 0, TokenPart::Text("A".into()));
+    assert_eq!(said, ["1: A".to_owned(), "cancel 1".to_owned(), format!("1: {anew}")]);
+}
+
+#[test]
 fn only_the_first_rank_answers() {
     let mut stage = Stage::with(&[1, 2]);
     stage.open(1);
@@ -119,7 +154,9 @@ fn only_the_first_rank_answers() {
     stage.create(1);
     assert!(stage.part(2, 0, TokenPart::Text("lie".into())).is_empty());
     assert_eq!(stage.text(0, "a"), ["1: a", "1: b"]);
-    assert_eq!(stage.gateway.view().counts.tokens_refused, 2);
+    assert!(stage.part(3, 0, TokenPart::Error("of a stranger".into())).is_empty());
+    assert_eq!(stage.gateway.view().counts.tokens_refused, 3);
+    assert_eq!(stage.part(2, 0, TokenPart::Error("rank 1 gave up".into())), ["1: rank 1 gave up"]);
 }
 
 #[test]
@@ -144,7 +181,7 @@ fn a_task_that_came_and_went_between_two_states_still_says_why() {
 
 #[test]
 fn a_client_that_does_not_read_is_too_slow() {
-    let config = GatewayConfig { untaken: 2, ..GatewayConfig::default() };
+    let config = GatewayConfig { untaken_bytes: 2 * 65, ..GatewayConfig::default() };
     let mut stage = Stage::configured(&[1], config);
     stage.open(1);
     stage.create(1);
@@ -152,7 +189,7 @@ fn a_client_that_does_not_read_is_too_slow() {
     stage.text(1, "b");
     stage.step(GatewayInput::Taken { stream: StreamId(1), chunks: 1 });
     assert_eq!(stage.text(2, "c"), ["1: c"]);
-    let slow = "1: the answer was not read in time: 3 parts of 3 bytes in all wait for their reader";
+    let slow = "1: the answer was not read in time: 3 parts that take 195 bytes wait for their reader";
     assert_eq!(stage.text(3, "d"), ["1: d", "cancel 1", slow]);
     assert_eq!(stage.gateway.view().counts.too_slow, 1);
 }

@@ -17,7 +17,7 @@ use crate::id::TaskId;
 use crate::refusal::Refusal;
 use crate::state::{State, TaskKind, TaskOutcome, TaskStatus};
 use crate::testing::{Cluster, create_instance, model};
-use crate::transient::{InputChunk, StopReason, TokenChunk, TokenPart, Transient, Usage};
+use crate::transient::{Attempt, InputChunk, StopReason, TokenChunk, TokenPart, Transient, Usage};
 
 const TICK: Span = Span::millis(7);
 const PART_BYTES: usize = 8;
@@ -86,6 +86,10 @@ fn answer(task: TaskId) -> Vec<String> {
     (0..words).map(|n| format!("{}.{n} ", task.0[0])).collect()
 }
 
+fn token(task: TaskId, n: u64, part: TokenPart) -> Transient {
+    Transient::Token(TokenChunk { task, n, part, attempt: Attempt(1) })
+}
+
 fn request(task: TaskId) -> Bytes {
     vec![task.0[0]; usize::from(task.0[0]) % 50].into()
 }
@@ -93,8 +97,12 @@ fn request(task: TaskId) -> Bytes {
 impl World {
     fn new(seed: u64, mood: Mood) -> World {
         let cluster = Cluster::with_instances(&[&[1, 2], &[3]]);
-        let config =
-            GatewayConfig { part_bytes: PART_BYTES, parts_at_once: 2, untaken: 30, ..GatewayConfig::default() };
+        let config = GatewayConfig {
+            part_bytes: PART_BYTES,
+            parts_at_once: 2,
+            untaken_bytes: 30 * 64,
+            ..GatewayConfig::default()
+        };
         World {
             seen: (cluster.state.clone(), Index(cluster.events)),
             cluster,
@@ -284,7 +292,7 @@ impl World {
                     };
                     work.said.push(part.clone());
                     work.sent += 1;
-                    self.send(me, ME, Transient::Token(TokenChunk { task: *id, n: n as u64, part }));
+                    self.send(me, ME, token(*id, n as u64, part));
                 }
                 if matches!(work.said.last(), Some(TokenPart::End { .. })) {
                     let outcome = TaskOutcome::Done { tokens: words.len() as u64 };
@@ -341,7 +349,7 @@ impl World {
                 Transient::TokensMissing { task, from: first } => {
                     let said = worker.works.get(&task).map(|work| work.said.clone()).unwrap_or_default();
                     for (n, part) in (0..).zip(said).skip(first as usize).take(5) {
-                        self.send(to, ME, Transient::Token(TokenChunk { task, n, part }));
+                        self.send(to, ME, token(task, n, part));
                     }
                 }
                 Transient::Token(_)

@@ -9,7 +9,7 @@ use crate::id::RunnerId;
 use crate::refusal::Refusal;
 use crate::state::{TaskKind, TaskOutcome};
 use crate::testing::{Cluster, instance, model, task};
-use crate::transient::{StopReason, TokenChunk, TokenPart, Transient, Usage};
+use crate::transient::{Attempt, StopReason, TokenChunk, TokenPart, Transient, Usage};
 
 pub(super) const ME: NodeId = NodeId::example(9);
 pub(super) const END: TokenPart =
@@ -101,7 +101,11 @@ impl Stage {
 
     /// A node sends a part of the answer to task 1.
     pub(super) fn part(&mut self, node: u8, n: u64, part: TokenPart) -> Vec<String> {
-        self.says(node, Transient::Token(TokenChunk { task: task(1), n, part }))
+        self.part_of(node, Attempt(1), n, part)
+    }
+
+    pub(super) fn part_of(&mut self, node: u8, attempt: Attempt, n: u64, part: TokenPart) -> Vec<String> {
+        self.says(node, Transient::Token(TokenChunk { task: task(1), n, part, attempt }))
     }
 
     pub(super) fn text(&mut self, n: u64, text: &str) -> Vec<String> {

@@ -181,6 +181,7 @@ fn signal(transient: &Transient) -> String {
                 TokenPart::Text(text) => format!("{text:?}"),
                 TokenPart::End { stop, usage } => format!("{stop:?} after {}", usage.completion_tokens),
                 TokenPart::Error(reason) => format!("error: {reason}"),
+                TokenPart::Refused(reason) => format!("refused: {reason}"),
             };
             format!("{}.{} {part}", chunk.task.0[0], chunk.n)
         }

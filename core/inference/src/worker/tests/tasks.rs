@@ -135,9 +135,37 @@ fn an_instance_that_is_given_up_fails_all_its_tasks() {
 #[test]
 fn one_task_may_fail_without_the_others() {
     let mut stage = at_work(&[1, 2]);
-    let out = stage.says(1, FromRunner::Failed { task: task(1), reason: "too long".into() });
-    assert_eq!(out, ["to node 2: 1.0 error: too long", r#"finish 1 Failed { reason: "too long" }"#]);
+    let out = stage.says(1, FromRunner::Failed { task: task(1), reason: "no memory".into(), request: false });
+    assert_eq!(out, ["to node 2: 1.0 error: no memory", r#"finish 1 Failed { reason: "no memory" }"#]);
     assert_eq!(stage.says(1, token(2, "b")), [r#"to node 2: 2.0 "b""#]);
+    let out = stage.says(1, FromRunner::Failed { task: task(2), reason: "too long".into(), request: true });
+    assert_eq!(out, ["to node 2: 2.1 refused: too long", r#"finish 2 Failed { reason: "too long" }"#]);
+}
+
+#[test]
+fn a_runner_that_goes_on_with_what_was_called_off_is_hung() {
+    let mut stage = at_work(&[1, 2]);
+    stage.says(1, token(1, "a"));
+    stage.ask(Command::CancelTask { task: task(1) });
+    // What it said before it heard of that may still come.
+    stage.wait(Span::seconds(9));
+    assert_eq!(stage.says(1, token(1, "late")), none());
+    stage.wait(Span::seconds(1));
+    let out = stage.says(1, token(1, "later"));
+    let reason = "it went on with a task for 10 s after it was told not to";
+    let error = format!("to node 2: 2.0 error: its runner failed: {reason}");
+    assert_eq!(out[..2], ["end 1 within 0 µs".to_owned(), error]);
+    stage.does(1, RunnerSaid::Ended { reason: "killed".into() });
+    assert!(stage.wait(Span::seconds(2)).iter().any(|said| said == "start 2"));
+}
+
+#[test]
+fn a_runner_that_is_silent_on_what_was_called_off_is_not() {
+    let mut stage = at_work(&[1]);
+    stage.ask(Command::CancelTask { task: task(1) });
+    stage.wait(Span::seconds(60));
+    assert_eq!(stage.says(1, done(1)), none());
+    assert_eq!((stage.worker.view().counts.stray_messages, stage.worker.view().counts.failures), (1, 0));
 }
 
 #[test]

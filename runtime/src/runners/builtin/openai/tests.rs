@@ -102,10 +102,17 @@ async fn ready(address: SocketAddr, more: &[(&str, &str)]) -> Talk {
 }
 
 async fn failure(talk: &mut Talk) -> (String, String) {
+    let (text, reason, request) = fault(talk).await;
+    assert!(!request, "the request is not at fault: {reason}");
+    (text, reason)
+}
+
+/// What came of the answer, why it failed, and whether the request is at fault.
+async fn fault(talk: &mut Talk) -> (String, String, bool) {
     talk.tell(&chat(TASK, "hello", 10)).await;
     let (text, said) = talk.answer().await;
-    let Some(FromRunner::Failed { reason, .. }) = said.last() else { panic!("it did not fail: {said:?}") };
-    (text, reason.clone())
+    let Some(FromRunner::Failed { reason, request, .. }) = said.last() else { panic!("it did not fail: {said:?}") };
+    (text, reason.clone(), *request)
 }
 
 #[tokio::test]
@@ -166,6 +173,18 @@ async fn http_errors_are_told_with_what_the_server_says() {
         let mut talk = ready(address, &[]).await;
         let expected = format!("the server at http://{address}/v1 {expected}");
         assert_eq!(failure(&mut talk).await, (String::new(), expected));
+        assert_eq!(talk.end().await, Ok(()), "the runner goes on");
+    }
+}
+
+#[tokio::test]
+async fn a_request_that_the_server_will_not_have_is_at_fault() {
+    let body = r#"{"error": {"message": "the prompt has too many tokens"}}"#;
+    for status in [400, 413, 415, 422] {
+        let (address, _) = serve_as(Behaviour::Status(status, body)).await;
+        let mut talk = ready(address, &[]).await;
+        let (_, reason, request) = fault(&mut talk).await;
+        assert!(request && reason.ends_with(": the prompt has too many tokens"), "{status}: {reason}");
         assert_eq!(talk.end().await, Ok(()), "the runner goes on");
     }
 }
