@@ -18,6 +18,8 @@ use crate::dice::{Roll, Site};
 pub(super) struct Stream {
     pub(super) task: TaskId,
     pub(super) at: usize,
+    /// When it asked.
+    pub(super) opened: u64,
     life: u32,
     /// How long it takes to read a part.
     reads: Span,
@@ -88,6 +90,7 @@ impl World {
         let asked = Stream {
             task,
             at,
+            opened: self.time,
             life: self.machines[at].life,
             reads,
             slow,
@@ -192,6 +195,8 @@ fn name_of(failure: &Failure) -> &'static str {
         Failure::InstanceGone(_) => "failed_instance_gone",
         Failure::NodeGone(_) => "failed_node_gone",
         Failure::Runner(_) => "failed_runner",
+        Failure::Request(_) => "failed_request",
+        Failure::Anew(_) => "failed_anew",
         Failure::TokensLost(_) => "failed_tokens_lost",
         Failure::InputLost(_) => "failed_input_lost",
         Failure::TooSlow { .. } => "failed_too_slow",

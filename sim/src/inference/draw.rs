@@ -38,10 +38,11 @@ impl Plan {
             warm_up: Span::seconds(20),
             silence: Span::seconds(10),
             grace: Span::seconds(2),
+            pieces_alone: 20,
             ..WorkerConfig::default()
         };
         let gateway = GatewayConfig {
-            untaken: roll.between(250, 400) as usize,
+            untaken_bytes: 70 * roll.between(250, 400) as usize,
             patience: Span::seconds(120),
             part_bytes: roll.one_of(&[1 << 10, 32 << 10]),
             ..GatewayConfig::default()
@@ -123,7 +124,7 @@ fn draw_trouble(plan: &mut Plan, roll: &mut Roll) {
         let at = Span::millis(roll.between(3_000, QUIET_FROM * 1_000 - 2_000));
         let node = roll.between(1, machines) as u16;
         let custom = format!("c{}", roll.below(3));
-        let fault = match roll.below(12) {
+        let fault = match roll.below(14) {
             0 => Fault::Crash { node: Who::LEADER, down: Span::millis(roll.between(100, 10_000)) },
             1 => Fault::Crash { node: Who::Node(node), down: Span::millis(roll.between(100, 60_000)) },
             2 => Fault::Crash { node: Who::FOLLOWER, down: Span::millis(roll.between(100, 3_000)) },
@@ -136,6 +137,8 @@ fn draw_trouble(plan: &mut Plan, roll: &mut Roll) {
             8 => Fault::GarbageOfRunners { node },
             9 => Fault::DeleteInstance { instance: roll.below(plan.instances.len() as u64) as u16 },
             10 => Fault::AddCard { model: custom },
+            12 => Fault::DiskFails { node },
+            13 => Fault::DiskSlow { node, lasts: Span::millis(roll.between(500, 20_000)) },
             _ => Fault::DeleteCard { model: custom },
         };
         plan.faults.push(Timed { at, fault });

@@ -9,6 +9,7 @@ use lockstep_inference::state::ModelCard;
 use lockstep_replication::message::Refused;
 use lockstep_replication::{CommandId, Outcome, Role, Session, Span};
 
+use super::checks::streams::Trouble;
 use super::machine::Asker;
 use super::plan::{Fault, Model, Who};
 use super::runners::Act;
@@ -127,14 +128,14 @@ impl World {
         let at_of = |node: u16| usize::from(node) - 1;
         match &plan.faults[n].fault {
             Fault::Crash { node, down } => {
-                self.checks.trouble();
                 for at in self.who(*node) {
                     self.crash(at, down.0)?;
                 }
             }
             Fault::Partition { nodes, lasts } => {
-                self.checks.trouble();
                 let inside = |at: usize| nodes.contains(&(at as u16 + 1));
+                let machines = (0..self.machines.len()).filter(|at| inside(*at)).collect();
+                self.checks.streams.trouble(Trouble { machines, cuts: true, until: time.saturating_add(lasts.0) });
                 for from in 0..self.machines.len() {
                     for to in (0..self.machines.len()).filter(|to| inside(*to) != inside(from)) {
                         self.network.block(from, to);
@@ -142,6 +143,12 @@ impl World {
                         self.after(*lasts, Event::Unblock { from, to });
                     }
                 }
+            }
+            Fault::DiskFails { node } => self.machines[at_of(*node)].disk_fails = true,
+            Fault::DiskSlow { node, lasts } => {
+                let (at, until) = (at_of(*node), time.saturating_add(lasts.0));
+                self.machines[at].slow_until = until;
+                self.checks.streams.trouble(Trouble { machines: [at].into(), cuts: false, until });
             }
             Fault::KillRunners { node } => self.runners_of(at_of(*node), || Act::End("killed by signal 9")),
             Fault::HangRunners { node } => self.runners_of(at_of(*node), || Act::Hang),
@@ -190,6 +197,7 @@ impl World {
         self.is_quiet = true;
         self.network.heal();
         self.kill_idle_hung();
+        self.machines.iter_mut().for_each(|machine| (machine.slow_until, machine.disk_fails) = (0, false));
         (0..self.machines.len()).try_for_each(|at| self.start(at))
     }
 }

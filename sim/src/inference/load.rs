@@ -76,7 +76,9 @@ fn check(plan: &Plan) -> Result<(), String> {
             Fault::Crash { node: Who::Node(node), .. }
             | Fault::KillRunners { node }
             | Fault::HangRunners { node }
-            | Fault::GarbageOfRunners { node } => machine(*node)?,
+            | Fault::GarbageOfRunners { node }
+            | Fault::DiskFails { node }
+            | Fault::DiskSlow { node, .. } => machine(*node)?,
             Fault::Partition { nodes, .. } => nodes.iter().try_for_each(|node| machine(*node))?,
             Fault::DeleteInstance { instance } if usize::from(*instance) >= plan.instances.len() => {
                 return Err(format!(

@@ -14,6 +14,7 @@ use lockstep_inference::worker::{Worker, WorkerInput};
 use lockstep_replication::io::Work;
 use lockstep_replication::{Boot, Input, Moment, Node, NodeId, Output, Replica, Seed, Ticket, WorkId};
 
+use super::checks::streams::Trouble;
 use super::runners::Runner;
 use super::world::{Event, World};
 use crate::checks::Broken;
@@ -40,6 +41,12 @@ pub(super) struct Machine {
     asked: u64,
     /// When the last write that was asked for will be done.
     busy_until: u64,
+    /// Until when its disk is slow.
+    pub(super) slow_until: u64,
+    /// Whether the next write fails.
+    pub(super) disk_fails: bool,
+    /// Whether one failed in this life: those behind it are not done either.
+    disk_failed: bool,
 }
 
 /// What dies with a crash.
@@ -84,6 +91,9 @@ impl Machine {
             life: 0,
             asked: 0,
             busy_until: 0,
+            slow_until: 0,
+            disk_fails: false,
+            disk_failed: false,
         }
     }
 
@@ -113,6 +123,8 @@ impl World {
             return Ok(());
         }
         machine.life += 1;
+        // It catches up, and while it does it may fall behind again.
+        self.checks.streams.started(at, time);
         let mut roll = self.dice.roll(Site::Start, u64::from(machine.number), u64::from(machine.life));
         let (nonce, began) = (roll.number(), roll.below(SECONDS));
         let seed = Seed::from_number(self.plan.seed).fork(&format!("node {} {nonce}", machine.number));
@@ -148,6 +160,7 @@ impl World {
             memory_free_bytes: 48 << 30,
             disk_free_bytes: 1 << 40,
             cpu_percent: 5,
+            runners: ["echo".to_owned()].into(),
         };
         self.step(at, Input::Telemetry(telemetry), nonce)?;
         let (name, addresses) = (format!("machine {number}"), vec![format!("10.0.0.{number}")]);
@@ -162,7 +175,8 @@ impl World {
         let machine = &mut self.machines[at];
         let Some(process) = machine.process.take() else { return Ok(()) };
         let mut roll = self.dice.roll(Site::Crash, u64::from(machine.number), u64::from(machine.life));
-        machine.disk.crash(&mut roll, process.boot, false).map_err(|why| Broken::new("effects_in_order", why))?;
+        let failed = std::mem::take(&mut machine.disk_failed);
+        machine.disk.crash(&mut roll, process.boot, failed).map_err(|why| Broken::new("effects_in_order", why))?;
         machine.busy_until = time;
         let (number, life) = (machine.number, machine.life);
         self.trace.line(time, || format!("{number} IS DOWN"));
@@ -173,14 +187,15 @@ impl World {
         self.count_work(&process.worker.view(), &process.gateway.view());
         for runner in process.runners.values() {
             self.checks.runners.ended(at, runner.runner);
-            self.checks.streams.runner_fell(runner.instance);
+            self.checks.streams.runner_fell(runner.instance, time);
         }
-        self.checks.trouble();
+        let until = time.saturating_add(down);
+        self.checks.streams.trouble(Trouble { machines: [at].into(), cuts: false, until });
         self.client_connections_break(at, life)?;
         for other in (0..self.machines.len()).filter(|other| *other != at) {
             self.cut(at, other);
         }
-        self.push(time.saturating_add(down), Event::Start { at });
+        self.push(until, Event::Start { at });
         Ok(())
     }
 
@@ -325,6 +340,7 @@ impl World {
             | Work::Save(_)
             | Work::Trim { .. } => {
                 machine.disk.ask(id, work);
+                let takes = if time < machine.slow_until { 100 * takes } else { takes };
                 machine.busy_until = machine.busy_until.max(time) + takes;
                 let when = machine.busy_until;
                 self.push(when, Event::Written { at, life });
@@ -336,7 +352,9 @@ impl World {
     pub(super) fn written(&mut self, at: usize) -> Result<(), Broken> {
         let machine = &mut self.machines[at];
         let Some(boot) = machine.process.as_ref().map(|process| process.boot) else { return Ok(()) };
-        let done = machine.disk.do_next(boot, <Inference as lockstep_replication::App>::SCHEMA, None);
+        machine.disk_failed |= std::mem::take(&mut machine.disk_fails);
+        let fails = machine.disk_failed.then_some("no space is left");
+        let done = machine.disk.do_next(boot, <Inference as lockstep_replication::App>::SCHEMA, fails);
         match done.map_err(|why| Broken::new("effects_in_order", format!("node {}: {why}", machine.number)))? {
             Some((id, result)) => self.step(at, Input::Worked { id, result }, id.0 << 8 | 2),
             None => Ok(()),

@@ -179,6 +179,18 @@ pub enum Fault {
         /// How long.
         lasts: Span,
     },
+    /// The next write to a disk fails: its node ends, and starts again.
+    DiskFails {
+        /// Of this machine.
+        node: u16,
+    },
+    /// Writes to a disk take a hundred times as long.
+    DiskSlow {
+        /// Of this machine.
+        node: u16,
+        /// How long.
+        lasts: Span,
+    },
     /// Runners are killed.
     KillRunners {
         /// On this machine.

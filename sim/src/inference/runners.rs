@@ -165,7 +165,7 @@ impl World {
                 let (instance, tasks) = (it.instance, it.tasks.keys().copied().collect::<Vec<_>>());
                 self.process(at).runners.remove(&(runner, start));
                 self.checks.runners.ended(at, runner);
-                self.checks.streams.runner_fell(instance);
+                self.checks.streams.runner_fell(instance, self.time);
                 let time = self.time;
                 self.streams.values_mut().filter(|stream| tasks.contains(&stream.task)).for_each(|stream| {
                     stream.runner_fell.get_or_insert(time);
@@ -176,13 +176,13 @@ impl World {
             Act::Hang => {
                 it.hangs = true;
                 let instance = it.instance;
-                self.checks.streams.runner_fell(instance);
+                self.checks.streams.runner_fell(instance, self.time);
                 return Ok(());
             }
             Act::Garbage => {
                 it.hangs = true;
                 let instance = it.instance;
-                self.checks.streams.runner_fell(instance);
+                self.checks.streams.runner_fell(instance, self.time);
                 RunnerSaid::Garbage("its line 7 is no JSON".to_owned())
             }
             Act::Look => match self.others_of(at, runner, start) {

@@ -12,6 +12,7 @@ use lockstep_replication::{Hash, Index, Role, Span};
 use super::checks::growth::Growth;
 use super::checks::same::{Ended, differs};
 use super::checks::streams::Failed;
+use super::clients::Stream;
 use super::plan::Plan;
 use super::world::{Event, World};
 use crate::checks::Broken;
@@ -182,7 +183,8 @@ impl World {
         let (Some(stream), Some(replica)) = (self.streams.get(&stream), self.machines[at].replica()) else {
             return Ok(());
         };
-        let of = Failed { task: stream.task, state: replica.state(), slow: stream.slow, last: stream.last };
+        let Stream { task, opened, slow, last, .. } = *stream;
+        let of = Failed { task, at, opened, now: self.time, state: replica.state(), slow, last };
         self.checks.streams.failed(failure, of)
     }
 

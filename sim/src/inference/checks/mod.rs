@@ -89,9 +89,4 @@ impl Checks {
         self.one_end.opened(stream);
         self.answers.opened(task);
     }
-
-    /// Something went wrong outside runners.
-    pub fn trouble(&mut self) {
-        self.streams.trouble();
-    }
 }
