@@ -200,12 +200,12 @@ async fn bad_requests_get_errors_in_openais_form_and_leave_nothing() {
     apis[1].done("card", &lockstep_tests::api::add_card("asleep"), SOON).await;
     let answer = ask(&apis[1], &json!({"model": "asleep", "messages": hello})).await.unwrap();
     assert_eq!((answer.status.as_u16(), &answer.body["error"]["code"]), (404, &json!("model_not_found")));
-    // The model fails, not the request: what it says comes through.
+    // The runner says that the request is at fault: what it says comes through.
     let answer =
         ask(&apis[0], &json!({"model": "echo", "messages": [{"role": "system", "content": "."}]})).await.unwrap();
     assert_eq!(
         (answer.status.as_u16(), &answer.body["error"]["code"]),
-        (502, &json!("runner_failed")),
+        (400, &json!("request_refused")),
         "{}",
         answer.body
     );
