@@ -139,7 +139,7 @@ async fn a_forged_leader_changes_nothing() {
             Message::HandOver { session, next },
             Message::Refused { generation: 1, items: vec![(1, Refused::Before)] },
             Message::LogBegins { session, first: next.plus(1000) },
-            Message::Stored { session, boot: standing.boot, next: next.plus(1000) },
+            Message::Stored { session, boot: standing.boot, disk: standing.disk, next: next.plus(1000) },
             // The forged head may have opened a gap.
             entries(next, EntriesKind::Repair),
         ] {
@@ -228,7 +228,7 @@ async fn numbers_at_their_limits_break_nothing() {
             Message::LogBegins { session, first: last },
             Message::RequestSnapshot { session, next: last },
             Message::RequestChunk { snapshot: Hash::of(b"none"), chunk: u32::MAX },
-            Message::Stored { session, boot: Boot { starts: u64::MAX, nonce: u64::MAX }, next: last },
+            Message::Stored { session, boot: Boot { starts: u64::MAX, nonce: u64::MAX }, disk: 0, next: last },
             Message::Done(DoneMark { session, index: last, held: u32::MAX, of: 0 }),
             Message::HandOver { session, next: last },
             Message::Reach { node: NodeId([0xff; 32]), connected: true },
@@ -238,6 +238,7 @@ async fn numbers_at_their_limits_break_nothing() {
                 schema: u32::MAX,
                 applied: last,
                 busy: Span(u64::MAX),
+                damaged: true,
                 telemetry: Default::default(),
             }),
             Message::Propose(Propose { generation: u64::MAX, floor: u64::MAX, after: u64::MAX, items: Vec::new() }),

@@ -12,6 +12,7 @@ use lockstep_inference::telemetry::Telemetry;
 use lockstep_replication::entry::{Body, Decided, Entry, Founding, Opened, Record};
 use lockstep_replication::lineage::Position;
 use lockstep_replication::message::{DoneMark, Refused};
+use lockstep_replication::replica::Founded;
 use lockstep_replication::view::Counters;
 use lockstep_replication::{
     App as _, Boot, CommandId, Index, Liveness, NodeId, Observed, Operator, Outcome, Replica, Role, Session, View,
@@ -287,7 +288,7 @@ pub(crate) fn view() -> View {
         not_ready: None,
         catch_up: None,
         catch_ups: Vec::new(),
-        founding: Some((7, 2)),
+        founding: Some(Founded { widest: 2, anew: 0, id: 7 }),
         nodes: BTreeMap::from([(ME, Default::default()), (OTHER, Default::default())]),
         damaged: false,
         outbox: 0,
