@@ -120,8 +120,7 @@ async fn signed_gossip_that_claims_to_be_the_leaders_is_rejected_by_its_author()
             now => Err(now),
         })
         .await;
-        // A leader has no use for a promise, whoever gives it: it passes over that one.
-        let wanted = all.len() as u64 - u64::from(node == scene.leader);
+        let wanted = all.len() as u64;
         until("they are rejected or stale", SOON, async || match count(&mut scene).await - rejected {
             now if now >= wanted => Ok(()),
             now => Err(now),

@@ -225,7 +225,10 @@ impl<A: App> Node<A> {
 
     /// How far promises go, by the leader's word.
     pub(super) fn done_from(&mut self, t: &mut Turn<'_, A>, from: NodeId, mark: DoneMark) {
-        let Part::Following(following) = &mut self.part else { return };
+        let Part::Following(following) = &mut self.part else {
+            self.counters.stale_session += 1;
+            return;
+        };
         if following.session != mark.session || from != following.session.leader {
             self.counters.stale_session += 1;
             return;
