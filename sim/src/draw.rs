@@ -26,6 +26,7 @@ enum For {
     Families,
     Fault(u64),
     Transfers,
+    LateHandOver,
 }
 
 impl Plan {
@@ -42,6 +43,7 @@ impl Plan {
             For::Families => dice.roll(Site::Plan, 6, 0),
             For::Fault(family) => dice.roll(Site::Plan, 7, family),
             For::Transfers => dice.roll(Site::Plan, 8, 0),
+            For::LateHandOver => dice.roll(Site::Plan, 9, 0),
         };
         let mut size = roll(For::Size);
         let mut plan = Plan::calm(seed, size.one_of(&[1, 2, 2, 3, 3, 3, 3, 4, 5, 5, 5, 7]));
@@ -71,9 +73,32 @@ impl Plan {
                 plan.faults.push(Timed { at, fault: fault(&mut roll, family, plan.machines.len() as u16) });
             }
         }
+        let mut late = roll(For::LateHandOver);
+        if late.chance(1, 32) {
+            late_hand_over(&mut late, &mut plan);
+        }
         plan.faults.sort_by_key(|timed| timed.at);
         plan
     }
+}
+
+/// A hand-over comes after the leader has given it up, and when its successor, whose disk is slow, is about to leave. Single
+/// faults never meet so closely.
+fn late_hand_over(roll: &mut Roll, plan: &mut Plan) {
+    let later = Span::seconds(4);
+    let at = Span(roll.below(plan.quiet_from.0.saturating_sub(later.0) + 1));
+    let nodes = plan.machines.len() as u64;
+    // Of those who can lead, the one of the highest number is named.
+    let node = Who::Node((nodes - roll.below(2).min(nodes - 1)) as u16);
+    let (kinds, from, to) = (vec![Kind::HandOver], Who::EVERYBODY, Who::EVERYBODY);
+    let (lasts, what) = (Span::seconds(1), Mischief::Delay(later));
+    let leaves = at + later - Span::millis(roll.below(250));
+    plan.faults.extend([
+        Timed { at, fault: Fault::Messages { kinds, from, to, skip: 0, count: None, share: 1000, lasts, what } },
+        Timed { at, fault: Fault::HandOver { node: Who::LEADER } },
+        Timed { at: at + Span::seconds(3), fault: Fault::SlowDisk { node, each: Span::millis(500), lasts: later } },
+        Timed { at: leaves, fault: Fault::Leave { node, down: Span::millis(500) } },
+    ]);
 }
 
 fn config(roll: &mut Roll, nodes: usize) -> Config {
