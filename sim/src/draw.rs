@@ -74,7 +74,7 @@ impl Plan {
             }
         }
         let mut late = roll(For::LateHandOver);
-        if late.chance(1, 32) {
+        if late.chance(1, 16) {
             late_hand_over(&mut late, &mut plan);
         }
         plan.faults.sort_by_key(|timed| timed.at);
@@ -82,15 +82,13 @@ impl Plan {
     }
 }
 
-/// A hand-over comes after the leader has given it up, and when its successor, whose disk is slow, is about to leave. Single
+/// A hand-over comes after the leader has given it up, and when all are about to leave, but wait for their slow disks. Single
 /// faults never meet so closely.
 fn late_hand_over(roll: &mut Roll, plan: &mut Plan) {
     let later = Span::seconds(4);
     let at = Span(roll.below(plan.quiet_from.0.saturating_sub(later.0) + 1));
-    let nodes = plan.machines.len() as u64;
-    // Of those who can lead, the one of the highest number is named.
-    let node = Who::Node((nodes - roll.below(2).min(nodes - 1)) as u16);
-    let (kinds, from, to) = (vec![Kind::HandOver], Who::EVERYBODY, Who::EVERYBODY);
+    let node = Who::EVERYBODY;
+    let (kinds, from, to) = (vec![Kind::HandOver], node, node);
     let (lasts, what) = (Span::seconds(1), Mischief::Delay(later));
     let leaves = at + later - Span::millis(roll.below(250));
     plan.faults.extend([

@@ -151,13 +151,15 @@ impl World {
     }
 
     /// Ten seconds, and what machines need to notice, dial, and carry the longest log, or the largest state, twice. A replay
-    /// carries a window in the time that a message takes there, a disk to read and another to sync it, and the credit back.
+    /// carries a window in the time that a message takes there, a disk to read and another to sync it, and the credit back;
+    /// a snapshot so many chunks.
     fn time_to_agree(&self) -> u64 {
         let (timing, weather, config) = (&self.plan.timing, &self.plan.weather, &self.plan.config);
         let bytes = self.machines.iter().map(|machine| machine.disk.bytes()).max().unwrap_or_default();
         let each = |rate: u64| bytes * MILLIS / rate.max(1);
         let round = 2 * weather.delay.0 + weather.jitter.0 + 2 * timing.disk.0;
-        let windows = bytes / config.replay_window.max(1) as u64 * round;
+        let window = config.replay_window.min(config.chunk_bytes * config.chunks_in_flight);
+        let windows = bytes / window.max(1) as u64 * round;
         let carries = 2 * (each(weather.bytes_per_milli) + each(timing.disk_bytes_per_milli) + windows);
         10 * SECONDS + timing.notice.0 + 2 * timing.dial.0 + carries + 1_000 * timing.step.0
     }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use axum::body::HttpBody as _;
+use axum::body::{BodyDataStream, HttpBody as _};
 use axum::extract::{FromRequestParts, Path, Query, Request};
 use axum::http::header::CONTENT_TYPE;
 use axum::http::request::Parts;
@@ -18,6 +18,9 @@ pub(crate) const COMMAND_BYTES_AT_MOST: usize = 1 << 20;
 
 /// How long a body that is read whole may take to come.
 const BODY_WITHIN: Duration = Duration::from_secs(30);
+
+/// How long what comes of a body that is too long is passed over.
+const PASSED_OVER_FOR: Duration = Duration::from_secs(1);
 
 /// The forms in which commands come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,16 +66,17 @@ pub(crate) async fn json_pieces(
         return Err(unsupported("application/json"));
     }
     let body = request.into_body();
-    if body.size_hint().lower() > limit as u64 {
-        return Err(too_large(limit));
-    }
+    let announced = body.size_hint().lower();
     let mut pieces = body.into_data_stream();
+    if announced > limit as u64 {
+        return Err(too_large(limit, &mut pieces).await);
+    }
     let reading = async {
         let mut bytes = BytesMut::new();
         while let Some(piece) = pieces.next().await {
             let piece = piece.map_err(|error| ApiError::bad_request("unreadable_body", sentence(error)))?;
             if bytes.len() + piece.len() > limit {
-                return Err(too_large(limit));
+                return Err(too_large(limit, &mut pieces).await);
             }
             bytes.extend_from_slice(&piece);
             admit(bytes.len())?;
@@ -85,7 +89,11 @@ pub(crate) async fn json_pieces(
     })
 }
 
-fn too_large(limit: usize) -> ApiError {
+/// The error for a body beyond the limit. What still comes of it is passed over for a moment: a client that is sending when
+/// its connection closes may never read why.
+async fn too_large(limit: usize, rest: &mut BodyDataStream) -> ApiError {
+    let pass_over = async { while let Some(Ok(_)) = rest.next().await {} };
+    let _ = tokio::time::timeout(PASSED_OVER_FOR, pass_over).await;
     let message = format!("The body may have at most {limit} bytes.");
     ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", message)
 }

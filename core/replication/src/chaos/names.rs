@@ -86,7 +86,6 @@ pub const PROBES: &[&str] = &[
     "entries of a newer session came before its leader's word",
     "an entry came twice",
     "an entry needs a newer version",
-    "a log has another content than its leader's",
     // Leading.
     "the leader's clock is behind the last stamp",
     "an entry would be too long",

@@ -205,7 +205,6 @@ impl<A: App> Node<A> {
         if lead.next == self.replica.next() && lead.hash != self.replica.hash() && lead.next.0 > 0 {
             self.counters.conflicts += 1;
             t.put(Output::Notice(Notice::Conflict(lead.next)));
-            probe!("a log has another content than its leader's");
             // What this node said that it stored may be counted as held by it.
             self.lost_entries(t, None);
             self.rewind(t, Index(0), lead.session);

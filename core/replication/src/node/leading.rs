@@ -416,7 +416,12 @@ impl<A: App> Node<A> {
         let known = self.replica.known();
         let Part::Leading(leading) = &mut self.part else { return };
         if let Some(node) = leading.to_forget.pop_first() {
-            return self.order_forgotten(t, node);
+            self.order_forgotten(t, node);
+            // Those that are still to be forgotten may now be all that keeps the rest from agreeing.
+            if let Some(next) = self.hinders_all() {
+                self.forget(t, next);
+            }
+            return;
         }
         let Part::Leading(leading) = &self.part else { return };
         let near = |next: Index| self.replica.next().since(next) <= self.config.caught_up_entries;

@@ -7,7 +7,8 @@ mod disk;
 mod kv;
 mod talk;
 
-use lockstep_replication::{Config, Input, NodeId, Operator, Role, Span};
+use lockstep_replication::message::{Lead, Message};
+use lockstep_replication::{Config, Hash, Input, NodeId, Operator, Role, Span, Wall};
 
 use crate::talk::{Loses, Talk};
 
@@ -268,6 +269,43 @@ fn a_leader_that_hands_over_names_who_follows_it() {
         ",
     );
     assert!(matches!(talk.role(1), Role::Leading(session) if session.leader == NodeId::example(1)));
+}
+
+#[test]
+fn a_log_with_another_content_than_its_leaders_is_set_aside_and_counts_no_more() {
+    let mut talk = founded();
+    let Role::Leading(session) = talk.role(2) else { panic!("node 2 leads") };
+    let (next, heard) = (talk.replica(1).next(), vec![NodeId::example(1)]);
+    let other = Lead { session, next, hash: Hash::of(b"other"), wall: Wall(0), all: next, heard, done: None };
+    talk.said();
+    talk.tell(1, Input::Message { from: session.leader, message: Message::Lead(other) });
+    assert_said(
+        &mut talk,
+        "
+        1000 ms, 1 to 2: stored before 4 of 1@2
+        1000 ms, 1 notes Conflict(Index(4))
+        1000 ms, 1 notes Damaged
+        1000 ms, 1 cuts its log before 0 for 1@2
+        1000 ms, 1 seeks a leader
+        1000 ms, 1 to 2: hello, log before 4, and you?
+        1000 ms, 1 has another state, next is 0
+        1000 ms, 1 sets aside 0-1@02000000
+        1000 ms, 1 to 2: hello, log before 0, and you?
+        1000 ms, 2 to 1: hello, log before 4, in 1@2
+        1000 ms, 2 to 1: hello, log before 4, in 1@2
+        1000 ms, 2 to 1: hello, log before 4, in 1@2
+        1000 ms, 1 follows 1@2
+        1000 ms, 1 to 2: replay from 0
+        1000 ms, 2 to 1: entries 0..4, replay
+        1000 ms, 1 applies 0: session 1@2
+        1000 ms, 1 applies 1: an event
+        1000 ms, 1 applies 2: an event
+        1000 ms, 1 applies 3: the mark
+        1000 ms, 1 writes 0..4
+        ",
+    );
+    // It has the same log again, and yet says nothing of what it stored.
+    assert_eq!(talk.replica(1), talk.replica(2));
 }
 
 #[test]
