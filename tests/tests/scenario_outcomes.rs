@@ -4,9 +4,11 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use lockstep_sim::inference::{self, Plan};
 use lockstep_sim::report::Report;
 use lockstep_sim::run::{Options, run};
 use lockstep_sim::scenario::Scenario;
+use lockstep_sim::trace::Detail;
 
 /// Those whose counters are exact.
 const EXACT: &[&str] = &["last-entry-lost", "empty-leader-asked", "equal-clock-candidacies"];
@@ -14,40 +16,42 @@ const EXACT: &[&str] = &["last-entry-lost", "empty-leader-asked", "equal-clock-c
 /// Too long for a test: `cargo sim run scenarios` runs them.
 const LONG: &[&str] = &["catch-up-1m", "catch-up-100k", "catch-up-100k-by-log", "replay-over-a-slow-link", "idle-hour"];
 
-/// Those counters whose change says that nodes talk otherwise than before.
+/// Those counters whose change says that nodes talk, and clients fare, otherwise than before.
 const TELLING: &[&str] = &[
     "bytes",
     "campaigns",
+    "cut_off",
     "done",
     "done_by_few",
     "entries",
+    "failed",
+    "given_up",
     "messages",
     "nacks_sent",
     "nodes_lost",
     "refused",
     "replays_started",
     "rewinds",
+    "runner_failures",
+    "runner_starts",
     "sessions_opened",
     "set_aside",
     "snapshots_installed",
+    "streams",
     "unknown",
+    "whole",
 ];
 
 /// Seeds of the family whose spread is kept.
 const SEEDS: u64 = 40;
 
-fn scenarios() -> Vec<(String, Scenario)> {
+fn files() -> Vec<(String, PathBuf)> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../scenarios");
     let files = std::fs::read_dir(folder).expect("the scenarios").map(|file| file.expect("a file").path());
     let mut files: Vec<PathBuf> = files.filter(|path| path.extension().is_some_and(|it| it == "toml")).collect();
     files.sort();
     let name = |path: &Path| path.file_stem().expect("a name").to_string_lossy().into_owned();
-    let files = files.into_iter().filter(|path| !LONG.contains(&name(path).as_str()) && !is_inference(path));
-    files.map(|path| (name(&path), Scenario::read(&path).expect("a scenario"))).collect()
-}
-
-fn is_inference(path: &Path) -> bool {
-    lockstep_sim::inference::is_inference(path)
+    files.into_iter().map(|path| (name(&path), path)).filter(|(name, _)| !LONG.contains(&name.as_str())).collect()
 }
 
 /// The band that a number lies in: it doubles from one to the next, so that a little more or less seldom shows.
@@ -74,10 +78,20 @@ fn outcome(name: &str, report: &Report) -> String {
 
 #[test]
 fn scenarios_end_as_they_did() {
-    for (name, scenario) in scenarios() {
+    for (name, path) in files().into_iter().filter(|(_, path)| !inference::is_inference(path)) {
+        let scenario = Scenario::read(&path).expect("a scenario");
         let options = Options { phase_ends: scenario.phase_ends(), ..Options::default() };
         let mut report = run(&scenario.plan(scenario.seed), &options);
         scenario.judge(&mut report);
+        assert_eq!(report.failure, None, "{name}");
+        insta::assert_snapshot!(name.as_str(), outcome(&name, &report));
+    }
+}
+
+#[test]
+fn inference_scenarios_end_as_they_did() {
+    for (name, path) in files().into_iter().filter(|(_, path)| inference::is_inference(path)) {
+        let report = inference::run(&Plan::read(&path).expect("a plan"), Detail::Hashed);
         assert_eq!(report.failure, None, "{name}");
         insta::assert_snapshot!(name.as_str(), outcome(&name, &report));
     }

@@ -52,7 +52,7 @@ pub fn run(plan: &Plan, detail: Detail) -> Report {
         checkpoints: world.trace.checkpoints().to_vec(),
         lasted: Span(world.time),
         steps: world.trace.steps(),
-        facts: Facts { agreed_after: rest, counters, ..Facts::default() },
+        facts: Facts { agreed_after: rest, counters, final_state: world.final_state(), ..Facts::default() },
         probes: [0; PROBES.len()],
         commands: BTreeSet::new(),
         lost_messages: BTreeSet::new(),
@@ -91,6 +91,17 @@ impl World {
             self.run_until(self.time + 500 * MILLIS)?;
         }
         Ok(())
+    }
+
+    /// What the cluster holds, by the first machine that is up.
+    fn final_state(&self) -> String {
+        let replica = self.machines.iter().find_map(|machine| machine.replica());
+        replica.map_or("no node is up".to_owned(), |replica| {
+            let state = replica.state();
+            let (nodes, cards, instances) = (state.nodes.len(), state.cards.len(), state.instances.len());
+            let (runners, tasks) = (state.runners.len(), state.tasks.len());
+            format!("{nodes} nodes, {cards} cards, {instances} instances, {runners} runners, {tasks} tasks")
+        })
     }
 
     /// What keeps the cluster from being at rest, if anything does, and the check that says so.
