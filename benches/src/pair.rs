@@ -57,8 +57,15 @@ impl Pair {
             Way::Snapshot => Config::default(),
             Way::Log => Config { fetch_snapshots: false, snapshot_every: 0, ..Config::default() },
         };
-        let kept =
-            Kept { disk: DISK, clock: SESSION.clock, confirmed: Some(SESSION), led: 1, damaged: false, lacks: None };
+        let kept = Kept {
+            disk: DISK,
+            clock: SESSION.clock,
+            confirmed: Some(SESSION),
+            led: 1,
+            fresh: false,
+            damaged: false,
+            lacks: None,
+        };
         let mut restored = Restored::new(Boot { starts: 2, nonce: 2 }, kept, Replica::default());
         restored.log_first = Index(0);
         for record in &past.records {

@@ -223,6 +223,9 @@ pub struct Kept {
     pub confirmed: Option<Session>,
     /// How many sessions it led.
     pub led: u64,
+    /// Whether the disk was empty, and the log did not show yet whether others know this node by another: by one that it
+    /// lost.
+    pub fresh: bool,
     /// Whether it lost synced entries, and is not whole again yet.
     pub damaged: bool,
     /// What it lost, if that is known: the log up to before this index, whose last entry this session ordered. Its own cut

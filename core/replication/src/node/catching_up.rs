@@ -424,7 +424,7 @@ impl<A: App> Node<A> {
             run.snapshot_bytes = snapshot.manifest.bytes;
             run.log_from = next;
         }
-        self.recognise(t);
+        self.recognise(t, true);
         self.serving.installed(snapshot.clone(), &self.config);
         self.work(t, Pending::Install { next }, Work::Install(snapshot));
         t.put(Output::Replaced { next });

@@ -180,6 +180,7 @@ impl<A: App> Node<A> {
         if !self.kept.damaged {
             self.kept.damaged = true;
             self.kept.lacks = lacks;
+            self.healing = Default::default();
             self.keep(t);
             t.put(Output::Notice(Notice::Damaged));
         }
@@ -194,7 +195,10 @@ impl<A: App> Node<A> {
             (Pending::Rewind { to }, Ok(Worked::Rewound(restored, aside))) => {
                 self.restore(*restored);
                 // An emptied node is as a new one: what knows it by another disk must be heard first.
-                self.fresh |= self.replica.next() == Index(0);
+                if self.replica.next() == Index(0) && !self.kept.fresh {
+                    self.kept.fresh = true;
+                    self.keep(t);
+                }
                 if self.replica.next() < to {
                     self.lost_entries(t, None);
                 }

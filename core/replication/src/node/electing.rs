@@ -7,7 +7,7 @@ use super::leading::Leading;
 use super::{Node, Part, Turn};
 use crate::app::App;
 use crate::entry::{Body, Founding, Opened};
-use crate::id::{Boot, NodeId, Session};
+use crate::id::{Boot, Index, NodeId, Session};
 use crate::io::{Notice, Output};
 use crate::message::{Message, Reject, Standing};
 use crate::replica::Founded;
@@ -19,8 +19,8 @@ const SELDOM: Span = Span::millis(50);
 /// A search for a leader.
 #[derive(Clone, Debug)]
 pub(super) struct Seeking {
-    /// When it began.
-    begun: Moment,
+    /// Whether a round of answers is over in which nobody was here who may choose a leader.
+    vain: bool,
     /// Since when answers are collected: from the beginning again when those that came did not suffice.
     since: Moment,
     /// Standings of those who hear no leader either: candidacies.
@@ -39,7 +39,7 @@ pub(super) struct Seeking {
 impl Seeking {
     pub(super) fn begin(now: Moment) -> Self {
         let (answers, hears) = (BTreeMap::new(), BTreeMap::new());
-        Seeking { begun: now, since: now, answers, hears, yielding_until: None, asked: false, given_up: false }
+        Seeking { vain: false, since: now, answers, hears, yielding_until: None, asked: false, given_up: false }
     }
 
     pub(super) fn forget(&mut self, peer: NodeId) {
@@ -133,7 +133,9 @@ impl<A: App> Node<A> {
         let highest = self.clock.max(self.kept.clock).saturating_add(self.config.clock_step_at_most);
         let claimed = standing.clock.max(standing.confirmed.map_or(0, |session| session.clock));
         let claimed = claimed.max(standing.session.map_or(0, |session| session.clock));
-        if claimed > highest || !standing.lineage.is_possible() {
+        let founded = standing.founding.is_some_and(|founding| (1..=limit + 1).contains(&(founding.widest as usize)));
+        let possible = standing.lineage.is_possible() && founded == (standing.lineage.next.0 > 0);
+        if claimed > highest || !possible {
             probe!("a standing is impossible");
             self.counters.rejected_origin += 1;
             return false;
@@ -277,7 +279,12 @@ impl<A: App> Node<A> {
                 self.ask_snapshot(t, 1);
             } else {
                 probe!("a node yields, and sets its branch aside");
-                self.rewind(t, theirs.common(&mine.lineage), session);
+                let to = theirs.common(&mine.lineage);
+                if to == Index(0) && mine.lineage.next > to {
+                    // What both began with was folded away: nobody can tell how much of it this node stored.
+                    self.lost_entries(t, None);
+                }
+                self.rewind(t, to, session);
             }
         } else if newest > Some(session) {
             // It must open a session above the one that this node confirmed.
@@ -289,8 +296,8 @@ impl<A: App> Node<A> {
     }
 
     /// Whether all had time to answer, and nobody is here who may choose a leader.
-    pub(super) fn seeks_in_vain(&self, now: Moment, seeking: &Seeking) -> bool {
-        now >= seeking.begun + self.patience(seeking) && !self.may_elect(seeking)
+    pub(super) fn seeks_in_vain(&self, seeking: &Seeking) -> bool {
+        seeking.vain && !self.may_elect(seeking)
     }
 
     /// Contests a leader whose log lacks what this node holds.
@@ -355,11 +362,13 @@ impl<A: App> Node<A> {
 
     /// Begins to collect answers, from the beginning.
     fn ask_all(&mut self, t: &mut Turn<'_, A>) {
+        let Part::Seeking(seeking) = &self.part else { return };
+        let vain = seeking.asked && !self.may_elect(seeking);
         let Part::Seeking(seeking) = &mut self.part else { return };
         // What led to this search was said a moment ago.
         let answers = if seeking.asked { BTreeMap::new() } else { std::mem::take(&mut seeking.answers) };
-        let (begun, given_up) = (seeking.begun, seeking.given_up && !seeking.asked);
-        *seeking = Seeking { asked: true, begun, given_up, answers, ..Seeking::begin(t.at()) };
+        let given_up = seeking.given_up && !seeking.asked;
+        *seeking = Seeking { asked: true, vain, given_up, answers, ..Seeking::begin(t.at()) };
         let standing = self.standing(t.at());
         t.broadcast(Message::Hello { standing, answer: true });
     }
@@ -454,7 +463,7 @@ impl<A: App> Node<A> {
         self.kept.clock = clock;
         self.kept.confirmed = Some(session);
         self.kept.led += 1;
-        self.fresh = false;
+        self.kept.fresh = false;
         self.counters.sessions_opened += 1;
         self.keep(t);
         self.buffer.reset(self.replica.next());

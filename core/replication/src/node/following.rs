@@ -101,7 +101,7 @@ impl<A: App> Node<A> {
     /// said again, with how far its log goes.
     pub(super) fn confirm(&mut self, t: &mut Turn<'_, A>) {
         let Part::Following(following) = &self.part else { return };
-        if self.fresh || self.kept.damaged && !mutant!(DamagedConfirms) {
+        if self.kept.fresh || self.kept.damaged && !mutant!(DamagedConfirms) {
             return;
         }
         let session = following.session;

@@ -38,6 +38,7 @@ impl<A: App> Node<A> {
             return;
         }
         (self.kept.damaged, self.kept.lacks) = (false, None);
+        self.healing = Default::default();
         let connected = self.peers.iter().filter(|(node, peer)| peer.connected && Some(*node) != without);
         let peers = connected.map(|(node, peer)| (node, peer.disk)).collect();
         let founding = self.founding(peers);
@@ -60,7 +61,7 @@ impl<A: App> Node<A> {
         let led = match &self.part {
             Part::Leading(leading) => !leading.ready,
             Part::Following(following) => following.hears(t.at(), &self.config),
-            Part::Seeking(seeking) => !seeking.given_up && !self.seeks_in_vain(t.at(), seeking),
+            Part::Seeking(seeking) => !seeking.given_up && !self.seeks_in_vain(seeking),
         };
         let we_yield = !led && outranks((session.leader, standing), (self.me, &mine));
         t.put(Output::Notice(Notice::OtherFounding { peer: session.leader, we_yield }));

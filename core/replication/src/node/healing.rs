@@ -23,39 +23,45 @@ impl<A: App> Node<A> {
     /// Whether others know this node by a disk that it does not have any more.
     pub(super) fn lost_its_disk(&self) -> bool {
         !mutant!(WipedDiskCounts)
-            && self.fresh
+            && self.kept.fresh
             && self.replica.known().contains(&self.me)
             && self.replica.disk(self.me) != Some(self.kept.disk)
     }
 
-    /// The log shows by which disk an empty node is known. By its present one: it need not catch up to know that it lost
-    /// nothing. By another: that is kept before any of the log is, for it may start again from what it has by then.
-    pub(super) fn recognise(&mut self, t: &mut Turn<'_, A>) {
-        if !self.fresh {
-            return;
-        }
-        if self.replica.disk(self.me) == Some(self.kept.disk) {
+    /// An entry may show by which disk this node is known. By its present one: it need not catch up to know that it lost
+    /// nothing. By another: its word does not count, whether that entry names it (`named`) or one before did.
+    pub(super) fn recognise(&mut self, t: &mut Turn<'_, A>, named: bool) {
+        let disk = self.replica.disk(self.me);
+        if self.kept.fresh && disk == Some(self.kept.disk) {
             probe!("an empty node finds its disk named");
-            self.fresh = false;
-            self.confirm(t);
-        } else if self.lost_its_disk() {
+            self.settle(t);
+        } else if self.lost_its_disk() || named && disk.is_some_and(|disk| disk != self.kept.disk) {
             self.lost_entries(t, None);
         }
     }
 
     /// An empty node has caught up: if others know it by another disk, that one was lost, and its word may not count yet.
     pub(super) fn settle_in(&mut self, t: &mut Turn<'_, A>) {
-        if !self.fresh {
+        if !self.kept.fresh {
             return;
         }
-        let lost = self.lost_its_disk();
-        self.fresh = false;
-        if lost {
+        if self.lost_its_disk() {
             probe!("a wiped node is known by another disk");
             self.lost_entries(t, None);
+            self.settle(t);
             self.broadcast_question(t);
         } else {
-            self.confirm(t);
+            self.settle(t);
+        }
+    }
+
+    /// It is known how this node stands with the log: it is fresh no more, and may confirm.
+    fn settle(&mut self, t: &mut Turn<'_, A>) {
+        self.kept.fresh = false;
+        let settled = self.kept;
+        self.confirm(t);
+        if self.kept == settled {
+            self.keep(t);
         }
     }
 
@@ -84,18 +90,19 @@ impl<A: App> Node<A> {
     /// change made them that this log does not show: so what was done by majority is among what they hold. Or it is known
     /// what it lost, and it holds that again.
     pub(super) fn heal(&mut self, t: &mut Turn<'_, A>) {
-        if !self.kept.damaged || self.fresh || self.disk.rewinding {
+        if !self.kept.damaged || self.kept.fresh || self.disk.rewinding {
             return;
         }
         let known = self.replica.known();
         let answered = || self.healing.answers.iter();
         let answers = || answered().filter(|(node, standing)| known.contains(*node) && self.is_whole(**node, standing));
-        let confirmed = answers().filter_map(|(_, standing)| standing.confirmed).map(|session| session.clock).max();
+        let confirmed = answers().filter_map(|(_, standing)| standing.confirmed).max();
+        let clock = confirmed.map_or(0, |session| session.clock);
         // The same log, not only as long a one.
         let mine = self.replica.lineage();
         let held = self.disk.is_level() && answers().all(|(_, standing)| mine.contains(&standing.lineage));
         let heard = match &self.part {
-            Part::Following(following) => self.behind() == 0 && confirmed <= Some(following.session.clock),
+            Part::Following(following) => self.behind() == 0 && clock <= following.session.clock,
             Part::Seeking(_) => true,
             Part::Leading(_) => false,
         };
@@ -103,7 +110,11 @@ impl<A: App> Node<A> {
         if enough || self.holds_again() {
             probe!("a damaged node is whole again");
             (self.kept.damaged, self.kept.lacks) = (false, None);
-            self.kept.clock = self.kept.clock.max(confirmed.unwrap_or_default());
+            // What it confirmed before it was wiped is forgotten: it takes the newest that these know of for its own.
+            if self.kept.confirmed.is_none_or(|mine| mine.clock < clock) {
+                self.kept.confirmed = confirmed;
+            }
+            self.kept.clock = self.kept.clock.max(clock);
             self.healing = Healing::default();
             self.keep(t);
             t.put(Output::Notice(Notice::Whole));

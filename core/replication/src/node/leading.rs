@@ -400,7 +400,7 @@ impl<A: App> Node<A> {
 
     /// Forgets whom the operator wants forgotten, lets one more node become known, or forgets one that was lost for too long.
     fn change_known(&mut self, t: &mut Turn<'_, A>) {
-        if !self.may_change_known() {
+        if self.leaving.is_some() || !self.may_change_known() {
             return;
         }
         if let Some(node) = self.hinders_all() {

@@ -32,7 +32,8 @@ impl Leaving {
 
 impl<A: App> Node<A> {
     pub(super) fn begin_leaving(&mut self, t: &mut Turn<'_, A>, stop: bool) {
-        if self.leaving.is_none() && (stop || matches!(self.part, Part::Leading(_))) {
+        let hands_over = self.leaving.as_ref().is_some_and(|leaving| !leaving.stop);
+        if stop && hands_over || self.leaving.is_none() && (stop || matches!(self.part, Part::Leading(_))) {
             self.leaving = Some(Leaving { stop, until: t.at() + AT_MOST, handed: None });
         }
     }
@@ -96,7 +97,7 @@ impl<A: App> Node<A> {
     pub(super) fn hand_over_from(&mut self, t: &mut Turn<'_, A>, from: NodeId, session: Session, next: Index) {
         let holds_all = self.disk.synced >= next && self.replica.next() >= next;
         if self.is_following() && self.session() == Some(session) && session.leader == from {
-            if holds_all && !self.kept.damaged && !self.fresh && self.leaving.is_none() {
+            if holds_all && !self.kept.damaged && !self.kept.fresh && self.leaving.is_none() {
                 probe!("leadership is taken over");
                 self.open(t, None);
             } else {

@@ -16,7 +16,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::app::{App, Observed};
 use crate::config::Config;
-use crate::entry::{Body, Entry, Record};
+use crate::entry::{Body, Entry, KnownChange, Record};
 use crate::id::{Boot, NodeId, Session};
 use crate::io::{Input, Kept, Operator, Output, Role, Stop, Wake, Why};
 use crate::message::{Message, Reject, Standing};
@@ -71,8 +71,6 @@ pub struct Node<A: App> {
     observed: Observed<A>,
     busy_until: Moment,
     beat_due: Moment,
-    /// The store was empty at the start: this node must see first whether others know it, or it lost its disk.
-    fresh: bool,
     healing: Healing,
     /// Why entries cannot be applied any more, if so.
     stuck: Option<String>,
@@ -128,7 +126,6 @@ impl<A: App> Node<A> {
             kept: restored.kept,
             on_disk: restored.kept,
             clock: restored.kept.clock,
-            fresh: restored.replica.next().0 == 0,
             buffer: OrderedBuffer::new(restored.replica.next()),
             tail: Tail::default(),
             disk: Disk::default(),
@@ -156,6 +153,7 @@ impl<A: App> Node<A> {
         if node.kept.disk == 0 {
             node.kept.disk = node.rng.number().max(1);
         }
+        node.kept.fresh |= restored.replica.next().0 == 0;
         node.restore(restored);
         node
     }
@@ -167,7 +165,8 @@ impl<A: App> Node<A> {
         }
         let mut turn = Turn { now, out };
         let t = &mut turn;
-        if self.kept.disk != self.on_disk.disk && !self.disk.keeps() {
+        let told_by = |kept: &Kept| (kept.disk, kept.fresh);
+        if told_by(&self.kept) != told_by(&self.on_disk) && !self.disk.keeps() {
             self.keep(t);
         }
         match input {
@@ -483,10 +482,10 @@ impl<A: App> Node<A> {
                     self.outbox.ordered(id, entry.index);
                 }
             }
-            Body::Opened(_) => self.recognise(t),
-            Body::Known(_) => {
+            Body::Opened(opened) => self.recognise(t, opened.founding.is_some()),
+            Body::Known(change) => {
                 self.read_anew();
-                self.recognise(t);
+                self.recognise(t, matches!(change, KnownChange::Joined { node, .. } if *node == self.me));
             }
             Body::Generation { .. } | Body::Backed => {}
         }

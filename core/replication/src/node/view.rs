@@ -73,7 +73,7 @@ impl<A: App> Node<A> {
             Part::Seeking(_) if self.peers.connected().next().is_none() => {
                 Some("no other node is connected, and no leader is known yet".into())
             }
-            Part::Seeking(seeking) if self.replica.founding().is_some() && self.seeks_in_vain(now, seeking) => Some(
+            Part::Seeking(seeking) if self.replica.founding().is_some() && self.seeks_in_vain(seeking) => Some(
                 "no known node that holds all it stored can be reached: start one, or let an operator say that this one \
                  leads anyway"
                     .into(),
