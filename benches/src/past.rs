@@ -78,7 +78,7 @@ impl Past {
     /// What each log begins with.
     pub(crate) fn beginning() -> Past {
         let mut past = Past { records: Vec::new(), replica: Replica::default() };
-        let founding = Some(Founding { id: 7, known: vec![(LEADER, Some(DISK))] });
+        let founding = Some(Founding { id: 7, widest: 0, known: vec![(LEADER, Some(DISK))] });
         past.push(Body::Opened(Opened { session: SESSION, founding }));
         past.push(Body::Backed);
         past.push(Body::Generation { node: LEADER, generation: 1 });

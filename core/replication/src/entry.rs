@@ -55,6 +55,9 @@ pub struct Opened {
 pub struct Founding {
     /// Drawn at random.
     pub id: u64,
+    /// The most nodes that the log is known to have known at once, in foundings before this one: 0 at index 0. Whoever
+    /// founds anew may not have all of that log.
+    pub widest: u32,
     /// The known nodes that it names, in order, each with its disk's number as far as that is known: a node that finds
     /// itself named with another one has lost its disk since.
     pub known: Vec<(NodeId, Option<u64>)>,

@@ -13,7 +13,6 @@ use crate::time::{Moment, Span};
 
 /// The only things that happen to a node.
 #[derive(Clone, Debug)]
-#[expect(clippy::large_enum_variant, reason = "an input is made and taken in once, and never kept")]
 pub enum Input<A: App> {
     /// The time of `next_wake` came.
     Wake,
@@ -135,7 +134,7 @@ pub enum Output<A: App> {
 #[derive(Clone, Debug)]
 pub enum Work<A: App> {
     /// Persist this beside the log, replacing what was there.
-    Keep(Kept),
+    Keep(Box<Kept>),
     /// Add to the end of the log, and sync.
     Append {
         /// The first record's index: one past the log's end.
@@ -151,9 +150,9 @@ pub enum Work<A: App> {
         winner: Session,
     },
     /// Persist a snapshot that came from elsewhere; the log becomes empty and begins after it.
-    Install(Snapshot),
+    Install(Box<Snapshot>),
     /// Persist a snapshot of this node's own.
-    Save(Snapshot),
+    Save(Box<Snapshot>),
     /// Remove what is no longer needed.
     Trim {
         /// Log entries below this.
@@ -180,7 +179,7 @@ pub enum Work<A: App> {
     /// Decode and check this snapshot: [`Snapshot::decode`].
     Decode {
         /// The whole of it.
-        snapshot: Snapshot,
+        snapshot: Box<Snapshot>,
         /// Refuse to go beyond so many raw bytes.
         raw_bytes_at_most: u64,
     },

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::id::{Index, Session};
 
-/// The newest sessions kept one by one; older ones are forgotten but for where the kept ones begin.
+/// So many sessions are kept one by one: the newest, and the last one whose mark the log holds.
 pub const KEPT_SESSIONS: usize = 512;
 
 /// One session's part of a log.
@@ -14,6 +14,8 @@ pub struct Term {
     pub session: Session,
     /// Its first entry.
     pub began: Index,
+    /// One past its last entry.
+    pub ended: Index,
     /// Whether the log holds its mark.
     pub backed: bool,
 }
@@ -23,12 +25,12 @@ pub struct Term {
 pub struct Lineage {
     /// Where the kept terms begin: entries below belong to sessions that are folded away.
     pub folded_below: Index,
-    /// Session clock under which the folded part ended.
+    /// The last session that was folded away.
     pub folded: Option<Session>,
-    /// The newest terms.
+    /// The kept terms. Between the last one with a mark and the one after it there may have been others.
     pub terms: Vec<Term>,
-    /// One past the last entry.
-    pub next: Index,
+    /// How many terms after the last mark are not kept.
+    pub unkept: u64,
 }
 
 /// How far a log stands, compared field by field: the higher one wins where two branches meet.
@@ -48,79 +50,86 @@ impl Lineage {
         self.terms.last().map(|term| term.session)
     }
 
-    /// The last entry's index.
-    pub fn head(&self) -> Option<Index> {
-        self.next.previous()
+    /// One past the last entry.
+    pub fn next(&self) -> Index {
+        self.terms.last().map_or(Index(0), |term| term.ended)
     }
 
-    /// A session begins at the next index. Its opening entry is still to be counted by [`Lineage::grow`].
+    /// The last entry's index.
+    pub fn head(&self) -> Option<Index> {
+        self.next().previous()
+    }
+
+    /// A session begins at the next index, with its opening.
     pub(crate) fn open(&mut self, session: Session) {
-        self.terms.push(Term { session, began: self.next, backed: false });
-        // The term of the last mark stays, however old: the position depends on it.
+        let began = self.next();
+        self.terms.push(Term { session, began, ended: began.next(), backed: false });
         while self.terms.len() > KEPT_SESSIONS {
-            let marked = self.terms.iter().rposition(|term| term.backed);
-            let oldest = usize::from(marked == Some(0));
-            let gone = self.terms.remove(oldest);
-            if oldest == 0 {
-                self.folded = Some(gone.session);
-                self.folded_below = self.terms[0].began;
+            // The term of the last mark stays, however old: the position depends on it.
+            if self.marked() == Some(0) {
+                self.terms.remove(1);
+                self.unkept += 1;
+            } else {
+                let gone = self.terms.remove(0);
+                (self.folded, self.folded_below) = (Some(gone.session), gone.ended);
+                self.unkept += u64::from(self.marked().is_none());
             }
         }
     }
 
-    /// The last session's mark is in the log.
+    /// The last session's mark is the next entry.
     pub(crate) fn back(&mut self) {
         if let Some(term) = self.terms.last_mut() {
             term.backed = true;
+            self.unkept = 0;
+        }
+        self.grow();
+    }
+
+    /// The last session has one more entry.
+    pub(crate) fn grow(&mut self) {
+        if let Some(term) = self.terms.last_mut() {
+            term.ended = term.ended.next();
         }
     }
 
-    /// One more entry.
-    pub(crate) fn grow(&mut self) {
-        self.next = self.next.next();
+    fn marked(&self) -> Option<usize> {
+        self.terms.iter().rposition(|term| term.backed)
     }
 
     /// How far this log stands.
     pub fn position(&self) -> Position {
-        let marked = self.terms.iter().rposition(|term| term.backed);
-        let later = marked.map_or(0, |at| at + 1);
-        let under = match marked {
-            None => Index(0),
-            Some(at) => self.terms.get(at + 1).map_or(self.next, |term| term.began),
-        };
-        let openings = (self.terms.len() - later) as u64;
+        let marked = self.marked();
+        let under = marked.map_or(Index(0), |at| self.terms[at].ended);
+        let later = self.terms.len() - marked.map_or(0, |at| at + 1);
         Position {
             mark: marked.map(|at| self.terms[at].session),
             under,
-            unbacked: self.next.since(under).saturating_sub(openings),
+            unbacked: self.next().since(under).saturating_sub(later as u64 + self.unkept),
         }
     }
 
-    /// The session that ordered `index`; none where it is folded away or not there yet.
+    /// The session that ordered `index`; none where that is not kept, or not there yet.
     pub fn session_at(&self, index: Index) -> Option<Session> {
-        if index >= self.next || index < self.folded_below {
-            return None;
-        }
-        self.terms.iter().rev().find(|term| term.began <= index).map(|term| term.session)
+        let holds = |term: &&Term| term.began <= index && index < term.ended;
+        self.terms.iter().rev().find(holds).map(|term| term.session)
     }
 
     /// One past the last entry that both logs have in common.
     ///
     /// A session orders each index once, so two logs are equal up to the end of the last session that both went through.
+    /// Where one of them does not keep that session any more, this is less than it could be, and never more.
     pub fn common(&self, other: &Lineage) -> Index {
-        let end = |lineage: &Lineage, at: usize| lineage.terms.get(at + 1).map_or(lineage.next, |term| term.began);
-        for (at, term) in self.terms.iter().enumerate().rev() {
-            let same = |theirs: &Term| theirs.session == term.session && theirs.began == term.began;
-            if let Some(there) = other.terms.iter().position(same) {
-                return end(self, at).min(end(other, there));
+        for term in self.terms.iter().rev() {
+            let same = |theirs: &&Term| theirs.session == term.session && theirs.began == term.began;
+            if let Some(theirs) = other.terms.iter().find(same) {
+                return term.ended.min(theirs.ended);
             }
         }
         // No kept session is shared. Where one log's folded end is a session that the other keeps, they still join there.
         let joins = |folded: &Lineage, kept: &Lineage| {
-            folded.folded.filter(|session| kept.terms.iter().any(|term| term.session == *session)).map(|session| {
-                let at = kept.terms.iter().position(|term| term.session == session).unwrap_or_default();
-                end(kept, at).min(folded.folded_below)
-            })
+            let same = kept.terms.iter().find(|term| Some(term.session) == folded.folded);
+            same.map(|term| term.ended.min(folded.folded_below))
         };
         if self.folded.is_some() && self.folded == other.folded {
             return self.folded_below.min(other.folded_below);
@@ -130,31 +139,28 @@ impl Lineage {
 
     /// Whether the other log is a beginning of this one.
     pub fn contains(&self, other: &Lineage) -> bool {
-        self.common(other) >= other.next
+        self.common(other) >= other.next()
     }
 
     /// Whether a log can have this lineage: sessions rise, each begins after the one before, and the log ends behind them.
     /// What comes from a peer is asked this before anything is reckoned with it.
     pub fn is_possible(&self) -> bool {
-        let rises = |pair: &[Term]| pair[0].session < pair[1].session && pair[0].began < pair[1].began;
-        self.next.0 < u64::MAX / 2
-            && self.folded_below <= self.next
+        let rises = |pair: &[Term]| pair[0].session < pair[1].session && pair[0].ended <= pair[1].began;
+        self.next().0 < u64::MAX / 2
+            && self.unkept <= self.next().0
+            && self.folded_below <= self.terms.first().map_or(Index(0), |term| term.began)
             && self.terms.len() <= KEPT_SESSIONS
+            && self.terms.iter().all(|term| term.began < term.ended)
             && self.terms.windows(2).all(rises)
-            && self.terms.last().map_or(self.next.0 == 0, |term| term.began < self.next)
     }
 
     /// This lineage with its last session still going on: what a leader's log is about to be.
     pub fn open_ended(&self) -> Lineage {
-        Lineage { next: Index(u64::MAX), ..self.clone() }
-    }
-
-    /// This lineage as it was when the log ended before `next`.
-    pub fn up_to(&self, next: Index) -> Lineage {
-        let mut cut = self.clone();
-        cut.next = cut.next.min(next);
-        cut.terms.retain(|term| term.began < cut.next);
-        cut
+        let mut lineage = self.clone();
+        if let Some(term) = lineage.terms.last_mut() {
+            term.ended = Index(u64::MAX);
+        }
+        lineage
     }
 }
 
@@ -172,7 +178,7 @@ mod tests {
         let mut lineage = Lineage::default();
         for &(clock, leader, entries, backed) in parts {
             lineage.open(session(clock, leader));
-            (0..entries).for_each(|_| lineage.grow());
+            (1 + u64::from(backed)..entries).for_each(|_| lineage.grow());
             if backed {
                 lineage.back();
             }
@@ -190,8 +196,7 @@ mod tests {
         assert!(!behind.contains(&trunk) && !trunk.contains(&fork) && !fork.contains(&trunk));
         assert_eq!((trunk.common(&fork), fork.common(&trunk)), (Index(8), Index(8)));
         assert_eq!(trunk.common(&stranger), Index(0));
-        assert!(trunk.contains(&trunk.up_to(Index(12))));
-        assert_eq!(trunk.up_to(Index(10)), lineage(&[(1, 1, 10, true)]));
+        assert!(trunk.contains(&lineage(&[(1, 1, 10, true)])));
     }
 
     #[test]
@@ -215,5 +220,31 @@ mod tests {
         assert!(new.contains(&old) && !old.contains(&new));
         assert_eq!(new.session_at(Index(0)), None);
         assert_eq!(new.session_at(Index(1798)), Some(session(900, 1)));
+    }
+
+    #[test]
+    fn a_mark_counts_for_what_it_did_however_many_sessions_follow_it_alone() {
+        let trunk = || vec![(1, 1, 10, true)];
+        let alone = |from: u64, count: u64, entries: u64| {
+            let after = (from..from + count).map(move |clock| (clock, 2, entries, false));
+            lineage(&trunk().into_iter().chain(after).collect::<Vec<_>>())
+        };
+        let (few, many) = (alone(2, 3, 1), alone(2, 2000, 1));
+        assert_eq!(many.terms.len(), KEPT_SESSIONS);
+        assert_eq!(few.position(), many.position(), "openings do not count");
+        assert_eq!(
+            alone(2, 2000, 3).position(),
+            Position { mark: Some(session(1, 1)), under: Index(10), unbacked: 4000 }
+        );
+        let apart = alone(5000, 2000, 1);
+        assert_eq!(
+            (many.common(&apart), apart.common(&many)),
+            (Index(10), Index(10)),
+            "they part where the mark's session ends"
+        );
+        assert!(many.is_possible() && many.session_at(Index(10)).is_none());
+        assert_eq!(many.session_at(Index(9)), Some(session(1, 1)));
+        let never = lineage(&(1..=2000).map(|clock| (clock, 1, 2, false)).collect::<Vec<_>>());
+        assert_eq!(never.position(), Position { mark: None, under: Index(0), unbacked: 2000 });
     }
 }

@@ -20,14 +20,14 @@ pub enum Message<A: App> {
     /// without a leader asks all for theirs (do you hear one? if not, how far are you?), and its own is its candidacy.
     Hello {
         /// The sender's standing.
-        standing: Standing,
-        /// Whether it wants the receiver's in return.
-        answer: bool,
+        standing: Box<Standing>,
+        /// Why it is said.
+        purpose: Purpose,
     },
     /// A node lives.
     Beat(Beat<A>),
     /// The leader lives, and this is how far the log goes.
-    Lead(Lead),
+    Lead(Box<Lead>),
     /// "My connection to this node broke" (or stands again): for the leader.
     Reach {
         /// The node in question.
@@ -171,6 +171,17 @@ pub struct Standing {
     pub damaged: bool,
     /// The session that it leads, or follows and hears.
     pub session: Option<Session>,
+}
+
+/// Why a standing is said.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Purpose {
+    /// The receiver should know.
+    Tell,
+    /// The sender wants the receiver's in return.
+    Ask,
+    /// This start of the receiver asked.
+    Answer(Boot),
 }
 
 /// A node's beat.

@@ -68,6 +68,9 @@ pub enum NotApplied {
         /// What came.
         found: Index,
     },
+    /// A log begins with a founding.
+    #[error("the log does not begin with a founding")]
+    Unfounded,
     /// It cannot be read.
     #[error(transparent)]
     Unreadable(#[from] Unreadable),
@@ -99,7 +102,7 @@ impl<A: App> Replica<A> {
 
     /// One past the last entry applied.
     pub fn next(&self) -> Index {
-        self.lineage.next
+        self.lineage.next()
     }
 
     /// The running hash of the log up to here.
@@ -170,16 +173,20 @@ impl<A: App> Replica<A> {
         if entry.index != index {
             return Err(NotApplied::OutOfOrder { wanted: index, found: entry.index });
         }
+        if self.founding.is_none() && !matches!(&entry.body, Body::Opened(Opened { founding: Some(_), .. })) {
+            return Err(NotApplied::Unfounded);
+        }
         self.hash = record.chain(self.hash);
         self.schema = self.schema.max(record.schema()?);
         self.stamp = self.stamp.max(entry.stamp);
         match &entry.body {
             Body::Opened(Opened { session, founding }) => {
                 self.lineage.open(*session);
-                if let Some(Founding { id, known }) = founding {
+                if let Some(Founding { id, widest, known }) = founding {
                     self.known = known.iter().map(|(node, _)| *node).collect();
                     let anew = self.founding.map_or(0, |before| before.anew + 1);
-                    let widest = self.founding.map_or(0, |before| before.widest).max(self.known.len() as u32);
+                    let widest =
+                        self.founding.map_or(0, |before| before.widest).max(*widest).max(self.known.len() as u32);
                     self.founding = Some(Founded { widest, anew, id: *id });
                     self.disks = known.iter().filter_map(|(node, disk)| Some((*node, (*disk)?))).collect();
                     self.changed = None;
@@ -187,9 +194,11 @@ impl<A: App> Replica<A> {
             }
             Body::Backed => self.lineage.back(),
             Body::Generation { node, generation } => {
+                self.lineage.grow();
                 self.origins.insert(*node, Origin { generation: *generation, n: 0 });
             }
             Body::Known(change) => {
+                self.lineage.grow();
                 match change {
                     KnownChange::Joined { node, disk } => {
                         self.known.insert(*node);
@@ -206,9 +215,11 @@ impl<A: App> Replica<A> {
                 }
                 self.changed = Some((index, *change));
             }
-            Body::Decided(decided) => self.decided(decided, Place { index, stamp: self.stamp }),
+            Body::Decided(decided) => {
+                self.lineage.grow();
+                self.decided(decided, Place { index, stamp: self.stamp });
+            }
         }
-        self.lineage.grow();
         Ok(())
     }
 

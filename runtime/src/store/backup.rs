@@ -146,7 +146,7 @@ fn make<A: App>(path: &Path, dir: &Path) -> Result<(), StoreError> {
         match part? {
             Part::Snapshot(snapshot) => {
                 first = snapshot.manifest.next();
-                store.must(Work::<A>::Install(snapshot))?;
+                store.must(Work::<A>::Install(Box::new(snapshot)))?;
             }
             Part::Record(record) => {
                 records.push(record.bytes);
@@ -163,7 +163,7 @@ fn make<A: App>(path: &Path, dir: &Path) -> Result<(), StoreError> {
     // What is kept beside the log begins anew, above the sessions that the log has seen.
     let (mut store, restored) = Store::open::<A>(dir, 0)?;
     let clock = restored.replica.lineage().session().map_or(0, |session| session.clock);
-    store.must(Work::<A>::Keep(Kept { clock, ..Kept::default() }))
+    store.must(Work::<A>::Keep(Box::new(Kept { clock, ..Kept::default() })))
 }
 
 impl Store {

@@ -178,7 +178,7 @@ impl Store {
     /// Performs one piece of work, in the group if it can be.
     fn one<A: App>(&self, group: &mut Group, work: Work<A>) -> Result<Worked<A>, WorkFailed> {
         match work {
-            Work::Keep(kept) => group.change(&self.shared)?.ledger.kept = kept,
+            Work::Keep(kept) => group.change(&self.shared)?.ledger.kept = *kept,
             Work::Append { first, records } => group.change(&self.shared)?.append(first, &records)?,
             Work::Install(snapshot) => self.install(group, &snapshot)?,
             Work::Save(snapshot) => self.save(group, &snapshot)?,

@@ -80,9 +80,9 @@ pub(super) fn restore<A: App>(dir: &Path, boot: Boot, view: &View) -> Result<Reb
 fn incompatible(dir: &Path, error: NotApplied) -> StoreError {
     let hint = match error {
         NotApplied::Unreadable(Unreadable::Newer { .. }) => "",
-        NotApplied::Unreadable(Unreadable::Malformed { .. }) | NotApplied::OutOfOrder { .. } => {
-            " (its bytes are intact, so another program or version wrote it)"
-        }
+        NotApplied::Unreadable(Unreadable::Malformed { .. })
+        | NotApplied::OutOfOrder { .. }
+        | NotApplied::Unfounded => " (its bytes are intact, so another program or version wrote it)",
     };
     StoreError::Incompatible { path: dir.to_owned(), reason: format!("{error}{hint}") }
 }

@@ -69,8 +69,9 @@ impl Sum {
         self.node(opened.session.leader);
         self.word(opened.session.boot.starts);
         self.word(opened.session.boot.nonce);
-        if let Some(Founding { id, known }) = &opened.founding {
+        if let Some(Founding { id, widest, known }) = &opened.founding {
             self.word(*id);
+            self.word(u64::from(*widest));
             self.word(known.len() as u64);
             for (node, disk) in known {
                 self.node(*node);

@@ -1,6 +1,6 @@
 //! What a node may say only when it is on its disk: confirmations, what it stored, that it leads and how far.
 
-use lockstep_replication::message::{DoneMark, EntriesKind, Lead, Message};
+use lockstep_replication::message::{DoneMark, EntriesKind, Message};
 use lockstep_replication::{Index, NodeId, Session};
 
 use super::Broken;
@@ -31,10 +31,10 @@ impl Speaker<'_> {
                 self.confirmed(*session)?;
                 self.stored(*next)
             }
-            Message::Lead(Lead { session, done, .. }) => {
-                self.leads(ledger, *session)?;
-                self.confirmed(*session)?;
-                done.map_or(Ok(()), |done| possible(&done))
+            Message::Lead(lead) => {
+                self.leads(ledger, lead.session)?;
+                self.confirmed(lead.session)?;
+                lead.done.map_or(Ok(()), |done| possible(&done))
             }
             Message::Done(done) => {
                 self.leads(ledger, done.session)?;

@@ -52,7 +52,6 @@ pub(super) struct World {
 }
 
 /// What happens at a moment of the world. Machines are named by their places, and what is meant for a process by its life.
-#[expect(clippy::large_enum_variant, reason = "an event is made and taken out once")]
 pub(super) enum Event {
     Start {
         at: usize,

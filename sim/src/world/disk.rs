@@ -181,7 +181,7 @@ impl<A: Stored> Disk<A> {
 
     fn write(&mut self, work: Work<A>, boot: Boot, schema: u32) -> Result<Worked<A>, String> {
         match work {
-            Work::Keep(kept) => self.kept = kept,
+            Work::Keep(kept) => self.kept = *kept,
             Work::Append { first, records } => {
                 if first != self.next() {
                     return Err(format!("an append at {first} where the log ends before {}", self.next()));
@@ -195,7 +195,7 @@ impl<A: Stored> Disk<A> {
             Work::Install(snapshot) => {
                 self.log.clear();
                 self.first = snapshot.manifest.next();
-                self.snapshots.insert(self.first, snapshot);
+                self.snapshots.insert(self.first, *snapshot);
             }
             Work::Save(snapshot) => {
                 if snapshot.manifest.next() > self.next() {
@@ -204,7 +204,7 @@ impl<A: Stored> Disk<A> {
                         self.next()
                     ));
                 }
-                self.snapshots.insert(snapshot.manifest.next(), snapshot);
+                self.snapshots.insert(snapshot.manifest.next(), *snapshot);
             }
             Work::Trim { log_below, snapshots_but } => {
                 self.snapshots.retain(|next, _| snapshots_but.contains(next));

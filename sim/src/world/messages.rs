@@ -23,7 +23,6 @@ pub(super) struct Envelope {
 
 /// As what a message crosses.
 #[derive(Clone, Debug)]
-#[expect(clippy::large_enum_variant, reason = "it is made once and shared behind an `Arc`")]
 pub(super) enum Content {
     Value(Message<Kv>),
     Wire(Bytes),

@@ -1,7 +1,7 @@
 //! By gossip, which others pass on.
 
 use libp2p::identity::Keypair;
-use lockstep_replication::message::{DoneMark, Entries, EntriesKind, Lead, Message, Standing};
+use lockstep_replication::message::{DoneMark, Entries, EntriesKind, Lead, Message, Purpose, Standing};
 use lockstep_replication::{Boot, Hash, Index, NodeId, Session, Wall, wire};
 use lockstep_tests::api::Api;
 use lockstep_tests::cluster::SOON;
@@ -33,11 +33,11 @@ async fn heard(api: &Api) -> u64 {
 /// What a liar would have a node believe: a beat of the leader, now and of a newer session, entries, a promise.
 fn lies(standing: &Standing) -> Vec<Message<lockstep_inference::Inference>> {
     let session = standing.session.expect("it follows or leads");
-    let next = standing.lineage.next;
+    let next = standing.lineage.next();
     let done = DoneMark { session, index: Index(u64::MAX), held: 3, of: 3 };
     let lead = |session| {
         let (hash, wall, all) = (Hash::of(b"forged"), Wall(u64::MAX), next.plus(2));
-        Message::Lead(Lead { session, next: all, hash, wall, all, heard: Vec::new(), done: Some(done) })
+        Message::Lead(Box::new(Lead { session, next: all, hash, wall, all, heard: Vec::new(), done: Some(done) }))
     };
     let records = vec![forged_entry(next), forged_entry(next.next())];
     vec![
@@ -111,7 +111,7 @@ async fn signed_gossip_that_claims_to_be_the_leaders_is_rejected_by_its_author()
         let mut all = lies(&standing);
         let session = standing.session.map(|session| Session { clock: standing.clock + (1 << 32) + 1, ..session });
         let claims = Standing { boot: Boot { starts: 1, nonce: 1 }, session, confirmed: session, ..standing };
-        all.push(Message::Hello { standing: claims, answer: true });
+        all.push(Message::Hello { standing: Box::new(claims), purpose: Purpose::Ask });
         for lie in &all {
             gossip.message(author, Proof::Key(&liar), to, lie).await;
         }

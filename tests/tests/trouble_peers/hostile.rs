@@ -155,7 +155,7 @@ impl Lanes {
                 let Message::Hello { standing, .. } = self.hear().await.expect("the node says who it is") else {
                     continue;
                 };
-                return standing;
+                return *standing;
             }
         };
         tokio::time::timeout(ANSWERS_WITHIN, heard).await.expect("the node says who it is in time")

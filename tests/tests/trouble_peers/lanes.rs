@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use lockstep_inference::Inference;
 use lockstep_replication::message::{
-    Beat, DoneMark, Entries, EntriesKind, Lead, Message, Offer, Propose, Range, Refused, Reject, Standing,
+    Beat, DoneMark, Entries, EntriesKind, Lead, Message, Offer, Propose, Purpose, Range, Refused, Reject, Standing,
 };
 use lockstep_replication::{Boot, Hash, Index, NodeId, Session, Span, Wall, wire};
 use lockstep_tests::api::Api;
@@ -111,7 +111,7 @@ async fn a_forged_leader_changes_nothing() {
         let mut lanes = scene.strange(node).await;
         let standing = lanes.standing().await;
         let session = standing.session.expect("it follows or leads");
-        let next = standing.lineage.next;
+        let next = standing.lineage.next();
         let entries = |first: Index, kind| {
             let records = vec![forged_entry(first), forged_entry(first.next())];
             Message::Entries(Entries { session, first, records, kind })
@@ -133,8 +133,8 @@ async fn a_forged_leader_changes_nothing() {
             entries(next, EntriesKind::Replay),
             entries(next.plus(10), EntriesKind::Fresh),
             entries(Index(0), EntriesKind::Repair),
-            Message::Lead(lead(session)),
-            Message::Lead(lead(newer)),
+            Message::Lead(Box::new(lead(session))),
+            Message::Lead(Box::new(lead(newer))),
             Message::Done(done),
             Message::HandOver { session, next },
             Message::Refused { generation: 1, items: vec![(1, Refused::Before)] },
@@ -177,7 +177,8 @@ async fn impossible_claims_are_rejected_and_what_was_not_asked_for_is_dropped() 
             Standing { confirmed: Some(huge_session), ..claims.clone() },
             Standing { session: Some(huge_session), ..claims.clone() },
         ] {
-            lanes.say(&Message::Hello { standing, answer: true }).await;
+            let standing = Box::new(standing);
+            lanes.say(&Message::Hello { standing, purpose: Purpose::Ask }).await;
         }
         lanes.echo().await;
         assert_eq!(scene.counter(node, "rejected_origin").await, rejected + 4);
@@ -264,7 +265,7 @@ async fn a_flood_of_requests_is_limited_and_writes_go_on_meanwhile() {
     let standing = lanes.standing().await;
     let session = standing.session.expect("it leads");
     let flood = tokio::spawn(async move {
-        let until = standing.lineage.next;
+        let until = standing.lineage.next();
         loop {
             for message in [
                 Message::Nack(Range { session, from: Index(0), until }),

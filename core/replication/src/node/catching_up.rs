@@ -391,7 +391,7 @@ impl<A: App> Node<A> {
                 self.counters.snapshot_bytes_received += len;
                 self.catching_up.stage = Stage::Decoding { until: t.at() + self.config.install_within };
                 let work =
-                    Work::Decode { snapshot: (*snapshot).clone(), raw_bytes_at_most: self.config.snapshot_raw_bytes };
+                    Work::Decode { snapshot: snapshot.clone(), raw_bytes_at_most: self.config.snapshot_raw_bytes };
                 self.work(t, Pending::Decode(snapshot), work);
             }
         }
@@ -426,7 +426,7 @@ impl<A: App> Node<A> {
         }
         self.recognise(t, true);
         self.serving.installed(snapshot.clone(), &self.config);
-        self.work(t, Pending::Install { next }, Work::Install(snapshot));
+        self.work(t, Pending::Install { next }, Work::Install(Box::new(snapshot)));
         t.put(Output::Replaced { next });
         let replies = self.outbox.skipped(&self.replica, origin, self.replica.origin(self.me));
         self.reply(t, replies);

@@ -122,7 +122,7 @@ impl<A: App> Node<A> {
     /// Persists what is kept beside the log; `Kept` is acted on only when it is there.
     pub(super) fn keep(&mut self, t: &mut Turn<'_, A>) {
         let kept = self.kept;
-        self.work(t, Pending::Keep(kept), Work::Keep(kept));
+        self.work(t, Pending::Keep(kept), Work::Keep(Box::new(kept)));
     }
 
     /// Sends the records that were applied since to the disk, as one append, and, as the leader, to all. One append is

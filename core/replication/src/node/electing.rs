@@ -9,7 +9,7 @@ use crate::app::App;
 use crate::entry::{Body, Founding, Opened};
 use crate::id::{Boot, Index, NodeId, Session};
 use crate::io::{Notice, Output};
-use crate::message::{Message, Reject, Standing};
+use crate::message::{Message, Purpose, Reject, Standing};
 use crate::replica::Founded;
 use crate::time::{Moment, Span};
 
@@ -82,7 +82,7 @@ impl<A: App> Node<A> {
     }
 
     /// A member says how far it stands.
-    pub(super) fn hello(&mut self, t: &mut Turn<'_, A>, from: NodeId, standing: Standing, answer: bool) {
+    pub(super) fn hello(&mut self, t: &mut Turn<'_, A>, from: NodeId, standing: Standing, purpose: Purpose) {
         if !self.admit(t, from, &standing) {
             return;
         }
@@ -95,13 +95,13 @@ impl<A: App> Node<A> {
             peer.heard = Some(t.at());
         }
         self.read_anew();
-        if self.kept.damaged {
+        // What was said to an earlier start, or unasked, may be older than what this node lost.
+        if self.kept.damaged && purpose == Purpose::Answer(self.boot) {
             self.healing.answers.insert(from, standing.clone());
             self.heal(t);
         }
-        if answer && !self.is_stalled(t.at()) {
-            let standing = self.standing(t.at());
-            t.send(from, Message::Hello { standing, answer: false });
+        if purpose == Purpose::Ask && !self.is_stalled(t.at()) {
+            self.say(t, from, Purpose::Answer(standing.boot));
         }
         self.hear_given_up(t, from, &standing);
         match standing.session {
@@ -134,7 +134,7 @@ impl<A: App> Node<A> {
         let claimed = standing.clock.max(standing.confirmed.map_or(0, |session| session.clock));
         let claimed = claimed.max(standing.session.map_or(0, |session| session.clock));
         let founded = standing.founding.is_some_and(|founding| (1..=limit + 1).contains(&(founding.widest as usize)));
-        let possible = standing.lineage.is_possible() && founded == (standing.lineage.next.0 > 0);
+        let possible = standing.lineage.is_possible() && founded == (standing.lineage.next().0 > 0);
         if claimed > highest || !possible {
             probe!("a standing is impossible");
             self.counters.rejected_origin += 1;
@@ -224,11 +224,10 @@ impl<A: App> Node<A> {
 
     /// Asks a node for its standing, but not more often than makes sense.
     pub(super) fn ask(&mut self, t: &mut Turn<'_, A>, node: NodeId) {
-        let standing = self.standing(t.at());
         let Some(peer) = self.peers.entry(node, self.config.nodes) else { return };
         if peer.asked.is_none_or(|asked| t.at().since(asked) >= SELDOM) {
             peer.asked = Some(t.at());
-            t.send(node, Message::Hello { standing, answer: true });
+            self.say(t, node, Purpose::Ask);
         }
     }
 
@@ -238,8 +237,18 @@ impl<A: App> Node<A> {
         let Some(peer) = self.peers.entry(node, self.config.nodes) else { return };
         if peer.told.is_none_or(|told| t.at().since(told) >= SELDOM) {
             peer.told = Some(t.at());
-            t.send(node, Message::Hello { standing, answer: false });
+            t.send(node, Message::Hello { standing: Box::new(standing), purpose: Purpose::Tell });
         }
+    }
+
+    /// Says how this node stands.
+    pub(super) fn say(&mut self, t: &mut Turn<'_, A>, node: NodeId, purpose: Purpose) {
+        t.send(node, Message::Hello { standing: Box::new(self.standing(t.at())), purpose });
+    }
+
+    /// Says to all how this node stands.
+    pub(super) fn say_to_all(&mut self, t: &mut Turn<'_, A>, purpose: Purpose) {
+        t.broadcast(Message::Hello { standing: Box::new(self.standing(t.at())), purpose });
     }
 
     /// Judges a leader: follow it, yield to it, tell it of a newer session, or contest it.
@@ -247,7 +256,7 @@ impl<A: App> Node<A> {
         let leader = session.leader;
         if self.disk.rewinding || self.session() == Some(session) {
             if let Part::Following(following) = &mut self.part {
-                following.head_next = following.head_next.max(standing.lineage.next);
+                following.head_next = following.head_next.max(standing.lineage.next());
             }
             return;
         }
@@ -280,7 +289,7 @@ impl<A: App> Node<A> {
             } else {
                 probe!("a node yields, and sets its branch aside");
                 let to = theirs.common(&mine.lineage);
-                if to == Index(0) && mine.lineage.next > to {
+                if to == Index(0) && mine.lineage.next() > to {
                     // What both began with was folded away: nobody can tell how much of it this node stored.
                     self.lost_entries(t, None);
                 }
@@ -369,8 +378,7 @@ impl<A: App> Node<A> {
         let answers = if seeking.asked { BTreeMap::new() } else { std::mem::take(&mut seeking.answers) };
         let given_up = seeking.given_up && !seeking.asked;
         *seeking = Seeking { asked: true, vain, given_up, answers, ..Seeking::begin(t.at()) };
-        let standing = self.standing(t.at());
-        t.broadcast(Message::Hello { standing, answer: true });
+        self.say_to_all(t, Purpose::Ask);
     }
 
     /// How long answers are waited for: half a second when most are connected, else long enough for them to come back.

@@ -63,7 +63,7 @@ impl<A: App> Node<A> {
         let silent_at = self.silence_from(t.at());
         self.part = Part::Following(Box::new(Following {
             session,
-            head_next: standing.lineage.next,
+            head_next: standing.lineage.next(),
             lineage: standing.lineage.open_ended(),
             heard: t.at(),
             silent_at,
@@ -351,12 +351,12 @@ impl<A: App> Node<A> {
                 self.applied(t, record, entry);
                 true
             }
-            Err(NotApplied::Unreadable(unreadable)) => {
-                let newer = matches!(unreadable, Unreadable::Newer { .. });
+            Err(refused @ (NotApplied::Unreadable(_) | NotApplied::Unfounded)) => {
+                let newer = matches!(refused, NotApplied::Unreadable(Unreadable::Newer { .. }));
                 if newer {
                     probe!("an entry needs a newer version");
                 }
-                let text = unreadable.to_string();
+                let text = refused.to_string();
                 self.stuck = Some(text.clone());
                 t.put(Output::Notice(if newer { Notice::NeedsUpgrade(text) } else { Notice::Conflict(record.index) }));
                 false

@@ -25,7 +25,11 @@ impl<A: App> Node<A> {
         };
         let mut known: Vec<_> = [mine].into_iter().chain(known.into_iter().take_while(fits)).collect();
         known.sort_unstable();
-        Founding { id: self.rng.number(), known }
+        let mine = self.replica.founding();
+        let heard = self.peers.iter().filter_map(|(_, peer)| peer.standing.as_ref()?.founding);
+        let same = heard.chain(mine).filter(|founded| mine.is_some_and(|mine| mine.id == founded.id));
+        let widest = same.map(|founded| founded.widest).max().unwrap_or_default();
+        Founding { id: self.rng.number(), widest, known }
     }
 
     /// The operator's last resort: a new founding of this node and those connected to it.
@@ -109,7 +113,7 @@ mod tests {
     fn standing(founding: (u32, u32, u64), clock: u64, next: u64) -> Standing {
         let (widest, anew, id) = founding;
         let session = Session { clock, leader: NodeId::example(1), boot: Boot::default() };
-        let terms = vec![Term { session, began: Index(0), backed: true }];
+        let terms = vec![Term { session, began: Index(0), ended: Index(next), backed: true }];
         Standing {
             boot: Boot::default(),
             disk: 1,
@@ -117,7 +121,7 @@ mod tests {
             clock,
             confirmed: None,
             founding: Some(Founded { widest, anew, id }),
-            lineage: Lineage { terms, next: Index(next), ..Lineage::default() },
+            lineage: Lineage { terms, ..Lineage::default() },
             seniority: 0,
             damaged: false,
             session: None,
@@ -147,9 +151,9 @@ mod tests {
         new.lineage.terms.push(Term {
             session: Session { clock: 2, ..new.lineage.terms[0].session },
             began: Index(5),
+            ended: Index(7),
             backed: false,
         });
-        new.lineage.next = Index(7);
         let foreign = |one: &Standing, other: &Standing| one.is_foreign_to(other.founding, &other.lineage);
         assert!(!foreign(&new, &old) && !foreign(&old, &new));
         let went_on = standing((3, 0, 1), 1, 6);

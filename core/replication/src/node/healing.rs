@@ -6,7 +6,7 @@ use super::{Node, Part, Turn};
 use crate::app::App;
 use crate::id::NodeId;
 use crate::io::{Notice, Output};
-use crate::message::{Message, Standing};
+use crate::message::{Purpose, Standing};
 
 /// Who answered a damaged node since its start, and what must be held for it to be whole again.
 #[derive(Clone, Debug, Default)]
@@ -49,7 +49,7 @@ impl<A: App> Node<A> {
             probe!("a wiped node is known by another disk");
             self.lost_entries(t, None);
             self.settle(t);
-            self.broadcast_question(t);
+            self.say_to_all(t, Purpose::Ask);
         } else {
             self.settle(t);
         }
@@ -63,11 +63,6 @@ impl<A: App> Node<A> {
         if self.kept == settled {
             self.keep(t);
         }
-    }
-
-    fn broadcast_question(&mut self, t: &mut Turn<'_, A>) {
-        let standing = self.standing(t.at());
-        t.broadcast(Message::Hello { standing, answer: true });
     }
 
     /// A damaged node asks those who did not answer it yet, or whose answer may have changed.
@@ -121,6 +116,7 @@ impl<A: App> Node<A> {
             self.confirm(t);
         }
     }
+
     /// Whether it is known what this node lost, and that is on its disk again.
     fn holds_again(&self) -> bool {
         let holds_again = self.kept.lacks.is_some_and(|(session, next)| {

@@ -9,7 +9,7 @@ use crate::app::{App, Liveness as Fate, Wish};
 use crate::entry::{Body, Decided, Entry, KnownChange};
 use crate::id::{Boot, Index, NodeId, Session};
 use crate::liveness::Liveness;
-use crate::message::{Beat, DoneMark, Lead, Message, Proposal, Propose, Refused};
+use crate::message::{Beat, DoneMark, Lead, Message, Proposal, Propose, Purpose, Refused};
 use crate::order::multi_source::{Inserted, MultiSourceBuffer};
 use crate::tally::Tally;
 use crate::time::{Moment, Span};
@@ -86,8 +86,7 @@ impl<A: App> Node<A> {
                 leading.liveness.connected(t.at(), *node, false);
             }
         }
-        let standing = self.standing(t.at());
-        t.broadcast(Message::Hello { standing, answer: false });
+        self.say_to_all(t, Purpose::Tell);
         self.decide_fate(t, self.me, Fate::Heard);
         // Nodes that beat before have no reason to say so again at once.
         for peer in peers {
@@ -415,7 +414,7 @@ impl<A: App> Node<A> {
         }
         let known = self.replica.known();
         let Part::Leading(leading) = &mut self.part else { return };
-        if let Some(node) = leading.to_forget.pop_first() {
+        if let Some(node) = leading.to_forget.first().copied() {
             self.order_forgotten(t, node);
             // Those that are still to be forgotten may now be all that keeps the rest from agreeing.
             if let Some(next) = self.hinders_all() {
@@ -474,7 +473,7 @@ impl<A: App> Node<A> {
 
     fn order_forgotten(&mut self, t: &mut Turn<'_, A>, node: NodeId) {
         self.give_up(t, node);
-        // The longest of its kind is short; only a leader that hands over orders nothing any more.
+        // It stays to be forgotten until the known nodes show it.
         let _ = self.order(t, Body::Known(KnownChange::Forgotten(node)));
         // Without it others may count as lost at once, and more may be done.
         self.tick(t);
@@ -621,7 +620,7 @@ impl<A: App> Node<A> {
             done: leading.done,
         };
         let quiet = leading.liveness.quiet(t.at(), &self.config);
-        t.broadcast(Message::Lead(lead));
+        t.broadcast(Message::Lead(Box::new(lead)));
         for node in quiet {
             t.send(node, Message::Probe { n: 0 });
         }

@@ -19,7 +19,7 @@ use crate::config::Config;
 use crate::entry::{Body, Entry, KnownChange, Record};
 use crate::id::{Boot, NodeId, Session};
 use crate::io::{Input, Kept, Operator, Output, Role, Stop, Wake, Why};
-use crate::message::{Message, Reject, Standing};
+use crate::message::{Message, Purpose, Reject, Standing};
 use crate::order::buffer::OrderedBuffer;
 use crate::order::repair::GapRepair;
 use crate::outbox::{Outbox, Replies};
@@ -306,8 +306,7 @@ impl<A: App> Node<A> {
         // A start that was heard by gossip alone has no connection that could break.
         record.gone |= !record.connected;
         record.connected = true;
-        let standing = self.standing(t.at());
-        t.send(peer, Message::Hello { standing, answer: false });
+        self.say(t, peer, Purpose::Tell);
         let message = self.beat_message(t.at());
         t.send(peer, message);
         self.probes.connected(t.at(), peer);
@@ -355,9 +354,9 @@ impl<A: App> Node<A> {
             leading.liveness.spoke(t.at(), from);
         }
         match message {
-            Message::Hello { standing, answer } => self.hello(t, from, standing, answer),
+            Message::Hello { standing, purpose } => self.hello(t, from, *standing, purpose),
             Message::Beat(beat) => self.beat_from(t, from, beat),
-            Message::Lead(lead) => self.lead_from(t, from, lead),
+            Message::Lead(lead) => self.lead_from(t, from, *lead),
             Message::Reach { node, connected } => {
                 if let Part::Leading(leading) = &mut self.part {
                     leading.liveness.reach(t.at(), from, node, connected);

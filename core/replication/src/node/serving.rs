@@ -288,7 +288,7 @@ impl<A: App> Node<A> {
         }
         if let Some(snapshot) = self.serving.unsaved.take_if(|snapshot| snapshot.manifest.next() <= synced) {
             let next = snapshot.manifest.next();
-            self.work(t, Pending::Save { next }, Work::Save(snapshot));
+            self.work(t, Pending::Save { next }, Work::Save(Box::new(snapshot)));
         }
     }
 

@@ -28,7 +28,7 @@ const WINDOW_LOG_AT_MOST: u32 = 23;
 /// What a snapshot is, and how to know its parts.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Manifest {
-    /// The sessions of the log that it stands for; `lineage.next` is one past its last entry.
+    /// The sessions of the log that it stands for; `lineage.next()` is one past its last entry.
     pub lineage: Lineage,
     /// The running hash of that log.
     pub log_hash: Hash,
@@ -95,7 +95,7 @@ pub enum Bad {
 impl Manifest {
     /// One past the last entry that it stands for.
     pub fn next(&self) -> Index {
-        self.lineage.next
+        self.lineage.next()
     }
 
     /// The session of its last entry.

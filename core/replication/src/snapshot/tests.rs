@@ -42,7 +42,7 @@ fn replica(entries: u64, bytes: usize) -> Replica<Blob> {
     let mut rng = Seed::from_number(entries).rng();
     let noise = (0..bytes).map(|_| rng.below(256) as u8).collect();
     let session = Session { clock: 1, leader: NodeId::example(1), boot: Boot::default() };
-    let founding = Some(Founding { id: 1, known: Vec::new() });
+    let founding = Some(Founding { id: 1, widest: 0, known: Vec::new() });
     let decided = |events| Body::Decided(Decided { proposal: None, command: None, events });
     let mut bodies = vec![Body::Opened(Opened { session, founding }), decided(vec![noise])];
     bodies.extend((2..entries).map(|_| decided(Vec::new())));

@@ -54,7 +54,7 @@ impl Disk {
 
     fn write(&mut self, work: Work<Kv>, boot: Boot) -> Result<Worked<Kv>, String> {
         match work {
-            Work::Keep(kept) => self.kept = kept,
+            Work::Keep(kept) => self.kept = *kept,
             Work::Append { first, records } => {
                 if first != self.next() {
                     return Err(format!("an append at {first} where the log ends before {}", self.next()));
@@ -68,7 +68,7 @@ impl Disk {
             Work::Install(snapshot) => {
                 self.log.clear();
                 self.first = snapshot.manifest.next();
-                self.snapshots.insert(self.first, snapshot);
+                self.snapshots.insert(self.first, *snapshot);
             }
             Work::Save(snapshot) => {
                 if snapshot.manifest.next() > self.next() {
@@ -77,7 +77,7 @@ impl Disk {
                         self.next()
                     ));
                 }
-                self.snapshots.insert(snapshot.manifest.next(), snapshot);
+                self.snapshots.insert(snapshot.manifest.next(), *snapshot);
             }
             Work::Trim { log_below, snapshots_but } => {
                 self.snapshots.retain(|next, _| snapshots_but.contains(next));

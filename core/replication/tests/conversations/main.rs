@@ -278,7 +278,7 @@ fn a_log_with_another_content_than_its_leaders_is_set_aside_and_counts_no_more()
     let (next, heard) = (talk.replica(1).next(), vec![NodeId::example(1)]);
     let other = Lead { session, next, hash: Hash::of(b"other"), wall: Wall(0), all: next, heard, done: None };
     talk.said();
-    talk.tell(1, Input::Message { from: session.leader, message: Message::Lead(other) });
+    talk.tell(1, Input::Message { from: session.leader, message: Message::Lead(Box::new(other)) });
     assert_said(
         &mut talk,
         "

@@ -4,8 +4,8 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use lockstep_replication::entry::{Body, KnownChange};
-use lockstep_replication::io::{Kept, Notice, Work, Worked};
-use lockstep_replication::message::{Message, Offer, Standing};
+use lockstep_replication::io::{Notice, Work, Worked};
+use lockstep_replication::message::{Message, Offer, Purpose, Standing};
 use lockstep_replication::{
     Boot, Config, Input, Moment, Node, NodeId, Now, Outcome, Output, Replica, Role, Seed, Session, Span, Ticket, Wall,
 };
@@ -81,7 +81,13 @@ impl Talk {
             damaged: false,
             session: None,
         };
-        self.tell(to, Input::Message { from: id(n), message: Message::Hello { standing, answer: true } });
+        self.tell(
+            to,
+            Input::Message {
+                from: id(n),
+                message: Message::Hello { standing: Box::new(standing), purpose: Purpose::Ask },
+            },
+        );
     }
 
     /// From now on such messages are lost.
@@ -249,7 +255,7 @@ fn short(session: Session) -> String {
 
 fn standing(standing: &Standing) -> String {
     let hears = standing.session.map_or(String::new(), |session| format!(", in {}", short(session)));
-    format!("log before {}{hears}", standing.lineage.next)
+    format!("log before {}{hears}", standing.lineage.next())
 }
 
 /// A message in a few words; none for what is said all the time.
@@ -260,9 +266,8 @@ fn spoken(message: &Message<Kv>) -> Option<String> {
             format!("lead {}, next {}, hearing nobody", short(lead.session), lead.next)
         }
         Message::Lead(lead) => format!("lead {}, next {}", short(lead.session), lead.next),
-        Message::Hello { standing: s, answer } => {
-            format!("hello, {}{}", standing(s), if *answer { ", and you?" } else { "" })
-        }
+        Message::Hello { standing: s, purpose: Purpose::Ask } => format!("hello, {}, and you?", standing(s)),
+        Message::Hello { standing: s, .. } => format!("hello, {}", standing(s)),
         Message::Reach { node, connected } => format!("reach {} {connected}", node.0[0]),
         Message::Entries(entries) => {
             let until = entries.first.plus(entries.records.len() as u64);
@@ -291,7 +296,7 @@ fn spoken(message: &Message<Kv>) -> Option<String> {
 
 fn worked(work: &Work<Kv>) -> String {
     match work {
-        Work::Keep(Kept { clock, .. }) => format!("keeps clock {clock}"),
+        Work::Keep(kept) => format!("keeps clock {}", kept.clock),
         Work::Append { first, records } => format!("writes {first}..{}", first.plus(records.len() as u64)),
         Work::Rewind { to, winner } => format!("cuts its log before {to} for {}", short(*winner)),
         Work::Install(snapshot) => format!("installs the snapshot before {}", snapshot.manifest.next()),

@@ -144,7 +144,7 @@ impl Task {
             answers: Vec::new(),
             operator: Vec::new(),
         };
-        task.open(1, Some(Founding { id: 7, known: founders() }));
+        task.open(1, Some(Founding { id: 7, widest: 0, known: founders() }));
         task.append(Body::Backed);
         task
     }

@@ -14,9 +14,9 @@ fn closed_store() -> (tempfile::TempDir, Log) {
     let (dir, log) = (tempfile::tempdir().unwrap(), Log::new(ENTRIES));
     let (mut store, _) = open(dir.path());
     for from in (0..ENTRIES).step_by(50) {
-        done(&mut store, vec![log.append(from, from + 50), Work::Keep(kept(5))]);
+        done(&mut store, vec![log.append(from, from + 50), Work::Keep(Box::new(kept(5)))]);
     }
-    done(&mut store, vec![Work::Save(log.snapshot(100))]);
+    done(&mut store, vec![Work::Save(Box::new(log.snapshot(100)))]);
     (dir, log)
 }
 
@@ -123,7 +123,7 @@ fn a_database_that_cannot_even_be_closed_is_recovered_from() {
 fn a_database_that_was_damaged_in_a_crash_never_gives_a_wrong_state() {
     let (dir, log) = closed_store();
     let (mut store, _) = open(dir.path());
-    done(&mut store, vec![Work::Keep(kept(5))]);
+    done(&mut store, vec![Work::Keep(Box::new(kept(5)))]);
     // As a process leaves it that was killed: redb has to repair it first.
     let crashed = copy_of(dir.path());
     drop(store);
@@ -222,7 +222,7 @@ fn a_recovery_that_was_interrupted_is_finished() {
 fn an_unreadable_snapshot_with_a_log_that_does_not_reach_back_leaves_an_older_state() {
     let (dir, log) = closed_store();
     let (mut store, _) = open(dir.path());
-    done(&mut store, vec![Work::Save(log.snapshot(300))]);
+    done(&mut store, vec![Work::Save(Box::new(log.snapshot(300)))]);
     done(&mut store, vec![Work::Trim { log_below: Index(250), snapshots_but: vec![Index(100), Index(300)] }]);
     drop(store);
     let newest = snapshots::found(dir.path()).unwrap()[1].path(dir.path());

@@ -24,7 +24,15 @@ fn a_batch_is_one_commit() {
     let (dir, log) = (tempfile::tempdir().unwrap(), Log::new(50));
     let (mut store, _) = open(dir.path());
     let before = store.shared.ledger().commits;
-    done(&mut store, vec![Work::Keep(kept(3)), log.append(0, 20), log.append(20, 50), Work::Save(log.snapshot(50))]);
+    done(
+        &mut store,
+        vec![
+            Work::Keep(Box::new(kept(3))),
+            log.append(0, 20),
+            log.append(20, 50),
+            Work::Save(Box::new(log.snapshot(50))),
+        ],
+    );
     assert_eq!(store.shared.ledger().commits, before + 1);
     drop(store);
     assert_eq!(reopen(dir.path()).kept, kept(3));
@@ -35,7 +43,7 @@ fn an_append_that_is_not_at_the_end_fails_with_all_that_share_its_commit() {
     let (dir, log) = (tempfile::tempdir().unwrap(), Log::new(50));
     let (mut store, _) = open(dir.path());
     done(&mut store, vec![log.append(0, 10)]);
-    let results = perform(&mut store, vec![log.append(10, 20), log.append(21, 30), Work::Keep(kept(3))]);
+    let results = perform(&mut store, vec![log.append(10, 20), log.append(21, 30), Work::Keep(Box::new(kept(3)))]);
     let failed =
         |result: &Result<Worked<Diary>, WorkFailed>| matches!(result, Err(failed) if failed.0.contains("entry 21"));
     assert!(results.iter().all(failed), "{results:?}");
@@ -50,7 +58,8 @@ fn what_the_log_does_not_need_fails_alone() {
     let (dir, log) = (tempfile::tempdir().unwrap(), Log::new(50));
     let (mut store, _) = open(dir.path());
     let trim = Work::Trim { log_below: Index(5), snapshots_but: vec![] };
-    let results = perform(&mut store, vec![log.append(0, 10), trim, Work::Save(log.snapshot(20)), log.append(10, 20)]);
+    let results =
+        perform(&mut store, vec![log.append(0, 10), trim, Work::Save(Box::new(log.snapshot(20))), log.append(10, 20)]);
     let went: Vec<bool> = results.iter().map(Result::is_ok).collect();
     assert_eq!(went, [true, false, false, true], "{results:?}");
     assert_eq!((store.reader().first(), store.reader().next()), (Index(0), Index(20)));
@@ -60,7 +69,7 @@ fn what_the_log_does_not_need_fails_alone() {
 fn reading_stops_at_the_asked_end_the_log_s_end_and_the_size() {
     let (dir, log) = (tempfile::tempdir().unwrap(), Log::new(50));
     let (mut store, _) = open(dir.path());
-    done(&mut store, vec![log.append(0, 50), Work::Save(log.snapshot(40))]);
+    done(&mut store, vec![log.append(0, 50), Work::Save(Box::new(log.snapshot(40)))]);
     done(&mut store, vec![Work::Trim { log_below: Index(10), snapshots_but: vec![Index(40)] }]);
     let reader = store.reader();
     let read = |from, until, bytes| reader.read(Index(from), Index(until), bytes).unwrap();
@@ -95,7 +104,10 @@ fn readers_see_whole_commits_while_the_store_writes() {
 fn a_start_takes_the_newest_snapshot_and_the_log_after_it() {
     let (dir, log) = (tempfile::tempdir().unwrap(), Log::new(100));
     let (mut store, _) = open(dir.path());
-    done(&mut store, vec![log.append(0, 60), Work::Save(log.snapshot(30)), Work::Save(log.snapshot(60))]);
+    done(
+        &mut store,
+        vec![log.append(0, 60), Work::Save(Box::new(log.snapshot(30))), Work::Save(Box::new(log.snapshot(60)))],
+    );
     let both = vec![Index(30), Index(60)];
     done(&mut store, vec![log.append(60, 100), Work::Trim { log_below: Index(40), snapshots_but: both.clone() }]);
     assert_eq!(store.reader().snapshots(), both);
@@ -112,7 +124,7 @@ fn a_start_takes_the_newest_snapshot_and_the_log_after_it() {
 fn a_trim_that_would_leave_a_hole_is_refused() {
     let (dir, log) = (tempfile::tempdir().unwrap(), Log::new(100));
     let (mut store, _) = open(dir.path());
-    done(&mut store, vec![log.append(0, 100), Work::Save(log.snapshot(50))]);
+    done(&mut store, vec![log.append(0, 100), Work::Save(Box::new(log.snapshot(50)))]);
     for (below, but) in [(51, vec![Index(50)]), (1, vec![]), (101, vec![Index(50)])] {
         let results = perform(&mut store, vec![Work::Trim { log_below: Index(below), snapshots_but: but }]);
         assert!(results[0].is_err(), "trimmed below {below}");
@@ -127,7 +139,7 @@ fn an_installed_snapshot_replaces_the_log() {
     let (dir, log) = (tempfile::tempdir().unwrap(), Log::new(100));
     let (mut store, _) = open(dir.path());
     done(&mut store, vec![log.append(0, 10)]);
-    done(&mut store, vec![Work::Install(log.snapshot(70)), log.append(70, 80)]);
+    done(&mut store, vec![Work::Install(Box::new(log.snapshot(70))), log.append(70, 80)]);
     assert_eq!((store.reader().first(), store.reader().next()), (Index(70), Index(80)));
     drop(store);
     let restored = reopen(dir.path());
@@ -157,7 +169,7 @@ fn the_file_does_not_grow_with_age() {
         let from = log.next().0;
         (0..500).for_each(|n| log.decide(n));
         let next = log.next();
-        done(&mut store, vec![log.append(from, next.0), Work::Save(log.snapshot(next.0))]);
+        done(&mut store, vec![log.append(from, next.0), Work::Save(Box::new(log.snapshot(next.0)))]);
         done(&mut store, vec![Work::Trim { log_below: Index(from), snapshots_but: vec![next] }]);
         if round % 10 == 9 {
             sizes.push(fs::metadata(dir.path().join("store.redb")).unwrap().len());
@@ -197,7 +209,7 @@ fn entries_of_a_newer_schema_are_an_error_and_stay() {
 fn a_backup_restores_the_state_in_another_directory() {
     let (dir, log) = (tempfile::tempdir().unwrap(), Log::new(100));
     let (mut store, _) = open(dir.path());
-    done(&mut store, vec![Work::Keep(kept(4)), log.append(0, 100), Work::Save(log.snapshot(60))]);
+    done(&mut store, vec![Work::Keep(Box::new(kept(4))), log.append(0, 100), Work::Save(Box::new(log.snapshot(60)))]);
     done(&mut store, vec![Work::Trim { log_below: Index(50), snapshots_but: vec![Index(60)] }]);
     let file = dir.path().join("backup");
     let sum = backup::backup(&store.reader(), fs::File::create(&file).unwrap()).unwrap();
@@ -228,7 +240,7 @@ fn a_backup_without_a_snapshot_restores_too() {
 fn a_damaged_backup_restores_nothing() {
     let (dir, log) = (tempfile::tempdir().unwrap(), Log::new(20));
     let (mut store, _) = open(dir.path());
-    done(&mut store, vec![log.append(0, 20), Work::Save(log.snapshot(10))]);
+    done(&mut store, vec![log.append(0, 20), Work::Save(Box::new(log.snapshot(10)))]);
     let mut bytes = Vec::new();
     backup::backup(&store.reader(), &mut bytes).unwrap();
     let file = dir.path().join("backup");

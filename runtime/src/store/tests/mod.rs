@@ -74,7 +74,7 @@ impl Log {
 
     fn open_session(&mut self, clock: u64) {
         let known = vec![(NodeId::example(1), None)];
-        let founding = (self.next() == Index(0)).then_some(Founding { id: 7, known });
+        let founding = (self.next() == Index(0)).then_some(Founding { id: 7, widest: 0, known });
         self.push(Body::Opened(Opened { session: session(clock), founding }));
     }
 

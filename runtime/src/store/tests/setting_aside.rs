@@ -17,7 +17,10 @@ fn branch(fork: u64, own: u64) -> Log {
 fn a_losing_branch_is_set_aside_whole() {
     let (dir, log) = (tempfile::tempdir().unwrap(), branch(50, 9));
     let (mut store, _) = open(dir.path());
-    done(&mut store, vec![log.append(0, 60), Work::Save(log.snapshot(40)), Work::Save(log.snapshot(55))]);
+    done(
+        &mut store,
+        vec![log.append(0, 60), Work::Save(Box::new(log.snapshot(40))), Work::Save(Box::new(log.snapshot(55)))],
+    );
     let (restored, name) = rewind(&mut store, 50);
     assert_eq!((log.assert_prefix(&restored.replica), restored.boot.starts), (50, 1));
     assert_eq!((restored.snapshots, restored.kept.damaged), (vec![Index(40)], false));
@@ -57,7 +60,7 @@ fn openings_and_marks_alone_are_not_worth_a_file() {
 fn a_whole_founding_can_yield() {
     let (dir, log) = (tempfile::tempdir().unwrap(), Log::new(50));
     let (mut store, _) = open(dir.path());
-    done(&mut store, vec![Work::Install(log.snapshot(20)), log.append(20, 50)]);
+    done(&mut store, vec![Work::Install(Box::new(log.snapshot(20))), log.append(20, 50)]);
     let (restored, name) = rewind(&mut store, 0);
     assert_eq!((restored.replica, restored.log_first), (Replica::default(), Index(0)));
     assert!(!restored.kept.damaged);
@@ -73,8 +76,8 @@ fn a_whole_founding_can_yield() {
 fn a_rewind_below_what_can_be_restored_marks_the_node_as_damaged() {
     let (dir, log) = (tempfile::tempdir().unwrap(), Log::new(50));
     let (mut store, _) = open(dir.path());
-    done(&mut store, vec![log.append(0, 10), Work::Save(log.snapshot(10))]);
-    done(&mut store, vec![Work::Install(log.snapshot(20)), log.append(20, 50)]);
+    done(&mut store, vec![log.append(0, 10), Work::Save(Box::new(log.snapshot(10)))]);
+    done(&mut store, vec![Work::Install(Box::new(log.snapshot(20))), log.append(20, 50)]);
     let (restored, _) = rewind(&mut store, 15);
     assert_eq!((log.assert_prefix(&restored.replica), restored.kept.damaged), (10, true), "entries 10 to 15 are lost");
     done(&mut store, vec![log.append(10, 30)]);
@@ -89,7 +92,7 @@ fn work_before_a_rewind_is_done_before_it_and_work_after_it_after() {
     let other = Log::new(80);
     let (mut store, _) = open(dir.path());
     let rewind = Work::Rewind { to: Index(50), winner: session(9) };
-    done(&mut store, vec![log.append(0, 60), Work::Keep(kept(8)), rewind, other.append(50, 80)]);
+    done(&mut store, vec![log.append(0, 60), Work::Keep(Box::new(kept(8))), rewind, other.append(50, 80)]);
     drop(store);
     let restored = reopen(dir.path());
     assert_eq!((other.assert_prefix(&restored.replica), restored.kept), (80, kept(8)));
@@ -101,7 +104,7 @@ fn a_branch_that_cannot_be_set_aside_is_not_cut() {
     let (mut store, _) = open(dir.path());
     fs::write(dir.path().join("aside"), "in the way").unwrap();
     let rewind = Work::Rewind { to: Index(50), winner: session(9) };
-    let results = perform(&mut store, vec![log.append(0, 60), rewind, Work::Keep(kept(8))]);
+    let results = perform(&mut store, vec![log.append(0, 60), rewind, Work::Keep(Box::new(kept(8)))]);
     assert!(results[0].is_ok());
     assert!(matches!(&results[1], Err(failed) if failed.0.contains("/aside: ")), "{results:?}");
     assert!(results[2].is_err());

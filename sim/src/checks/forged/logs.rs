@@ -68,16 +68,19 @@ fn a_log_is_found_by_its_sessions_where_somebody_built_it() {
     let later = log.at;
     log.at = fork;
     log.add_commands(5..9);
-    let term = |clock, began| Term { session: session(clock), began: Index(began), backed: false };
-    let lineage = |terms, next| Lineage { terms, next: Index(next), ..Lineage::default() };
-    let old = lineage(vec![term(1, 0)], 9);
+    let term = |clock, began: u64, ended: u64| {
+        let (began, ended) = (Index(began), Index(ended));
+        Term { session: session(clock), began, ended, backed: false }
+    };
+    let lineage = |terms| Lineage { terms, ..Lineage::default() };
+    let old = lineage(vec![term(1, 0, 9)]);
     assert_eq!(log.ledger.find(&old, Index(9)), Some(log.at));
     assert_eq!(log.ledger.find(&old, Index(5)), Some(fork));
     assert_eq!(log.ledger.find(&old, Index(10)), None, "nobody ordered so much");
-    let new = lineage(vec![term(1, 0), term(2, 5)], 6);
+    let new = lineage(vec![term(1, 0, 5), term(2, 5, 6)]);
     assert_eq!(log.ledger.find(&new, Index(6)), Some(later));
     assert_eq!(log.ledger.find(&new, Index(7)), None);
-    assert_eq!(log.ledger.find(&lineage(vec![term(3, 0)], 1), Index(1)), None, "nobody opened it");
+    assert_eq!(log.ledger.find(&lineage(vec![term(3, 0, 1)]), Index(1)), None, "nobody opened it");
     assert!(log.ledger.leads_to(fork, later) && log.ledger.leads_to(fork, log.at));
     assert!(!log.ledger.leads_to(later, log.at) && !log.ledger.leads_to(log.at, later));
 }

@@ -26,7 +26,7 @@ fn session(clock: u64) -> Session {
 }
 
 fn opened(clock: u64, founding: Option<u64>) -> Body<Kv> {
-    let founding = founding.map(|id| Founding { id, known: Vec::new() });
+    let founding = founding.map(|id| Founding { id, widest: 0, known: Vec::new() });
     Body::Opened(Opened { session: session(clock), founding })
 }
 

@@ -87,7 +87,7 @@ fn writing_something_else_than_was_applied_breaks_l5() {
 fn going_on_after_a_failed_write_breaks_l5() {
     let mut log = Forged::founded();
     let mut asked = Asked::started(1);
-    asked.asks(&mut log.ledger, log.at, WorkId(1), &Work::Keep(Kept::default())).expect("the first");
+    asked.asks(&mut log.ledger, log.at, WorkId(1), &Work::Keep(Box::default())).expect("the first");
     assert_eq!((asked.kind(WorkId(1)), asked.waiting()), (Some(Kind::Keep), 1));
     let failed = || Given::Worked { id: WorkId(1), well: false };
     breaks("effects_in_order", asked.clone().stepped(&step(failed(), &[])));
@@ -186,7 +186,7 @@ fn words_that_the_disk_does_not_bear_out_are_rejected() {
     let mark = |held, of| DoneMark { session: session(1), index: Index(0), held, of };
     let lead = |session, done| {
         let (next, hash, wall, all, heard) = (Index(3), Hash::default(), Wall(0), Index(0), Vec::new());
-        Message::Lead(Lead { session, next, hash, wall, all, heard, done })
+        Message::Lead(Box::new(Lead { session, next, hash, wall, all, heard, done }))
     };
     breaks("spoken", says(&disk, Place::EMPTY, &lead(session(1), None)));
     disk.ask(WorkId(1), append(0, &records));
