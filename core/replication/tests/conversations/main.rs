@@ -7,8 +7,8 @@ mod disk;
 mod kv;
 mod talk;
 
-use lockstep_replication::message::{Lead, Message};
-use lockstep_replication::{Config, Hash, Input, NodeId, Operator, Role, Span, Wall};
+use lockstep_replication::message::{Lead, Message, Purpose};
+use lockstep_replication::{Boot, Config, Hash, Input, NodeId, Operator, Role, Span, Wall};
 
 use crate::talk::{Loses, Talk};
 
@@ -306,6 +306,27 @@ fn a_log_with_another_content_than_its_leaders_is_set_aside_and_counts_no_more()
     );
     // It has the same log again, and yet says nothing of what it stored.
     assert_eq!(talk.replica(1), talk.replica(2));
+}
+
+#[test]
+fn only_answers_to_this_start_make_a_damaged_node_whole() {
+    let config = config(3);
+    let mut talk = Talk::new();
+    (1..=3).for_each(|n| talk.start(n, &config));
+    [(1, 2), (2, 3), (1, 3)].into_iter().for_each(|(a, b)| talk.meet(a, b));
+    talk.pass(Span::seconds(1));
+    let Role::Leading(session) = talk.role(3) else { panic!("node 3 leads") };
+    let (next, heard) = (talk.replica(1).next(), vec![NodeId::example(1)]);
+    let other = Lead { session, next, hash: Hash::of(b"other"), wall: Wall(0), all: next, heard, done: None };
+    talk.lose(Loses { from: 2, to: 1, times: u32::MAX, what: "hello" });
+    talk.tell(1, Input::Message { from: session.leader, message: Message::Lead(Box::new(other)) });
+    assert_eq!(talk.replica(1), talk.replica(3));
+    for purpose in [Purpose::Tell, Purpose::Ask, Purpose::Answer(Boot { starts: 7, nonce: 1 })] {
+        talk.late_hello(2, 1, purpose);
+        assert!(!talk.said().contains("Whole"), "{purpose:?} may be older than what node 1 lost");
+    }
+    talk.late_hello(2, 1, Purpose::Answer(Boot { starts: 1, nonce: 1 }));
+    assert!(talk.said().contains("1 notes Whole"));
 }
 
 #[test]

@@ -69,25 +69,29 @@ impl Talk {
     /// Node `to` hears a hello of another machine that runs from a copy of node `n`'s disk.
     pub(crate) fn forge_hello(&mut self, n: u8, to: u8) {
         let boot = Boot { starts: self.nodes[&n].boot.starts, nonce: 999 };
+        self.hello(n, to, boot, Replica::default(), Purpose::Ask);
+    }
+
+    /// Node `to` hears how node `n` stands, said for this purpose.
+    pub(crate) fn late_hello(&mut self, n: u8, to: u8, purpose: Purpose) {
+        self.hello(n, to, self.nodes[&n].boot, self.replica(n).clone(), purpose);
+    }
+
+    fn hello(&mut self, n: u8, to: u8, boot: Boot, replica: Replica<Kv>, purpose: Purpose) {
         let standing = Standing {
             boot,
-            disk: 1,
+            disk: replica.disk(id(n)).unwrap_or(1),
             schema: 1,
             clock: 0,
             confirmed: None,
-            founding: None,
-            lineage: Default::default(),
+            founding: replica.founding(),
+            lineage: replica.lineage().clone(),
             seniority: 0,
             damaged: false,
             session: None,
         };
-        self.tell(
-            to,
-            Input::Message {
-                from: id(n),
-                message: Message::Hello { standing: Box::new(standing), purpose: Purpose::Ask },
-            },
-        );
+        let message = Message::Hello { standing: Box::new(standing), purpose };
+        self.tell(to, Input::Message { from: id(n), message });
     }
 
     /// From now on such messages are lost.
