@@ -63,6 +63,8 @@ pub const PROBES: &[&str] = &[
     "a leader meets a candidate with a higher position",
     "a session is opened above a clock that was heard",
     "a candidacy is answered with the session",
+    "a leader speaks under another start than its session's",
+    "a session is heard of another start than its leader's",
     "a follower is met by its leader, which leads no more",
     "another node still hears a leader",
     "two foundings meet",

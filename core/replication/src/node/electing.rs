@@ -129,7 +129,7 @@ impl<A: App> Node<A> {
             }
             return false;
         }
-        self.started(from, standing.boot);
+        self.started(t, from, standing.boot);
         let highest = self.clock.max(self.kept.clock).saturating_add(self.config.clock_step_at_most);
         let claimed = standing.clock.max(standing.confirmed.map_or(0, |session| session.clock));
         let claimed = claimed.max(standing.session.map_or(0, |session| session.clock));
@@ -143,10 +143,16 @@ impl<A: App> Node<A> {
         true
     }
 
-    /// Who leads counts what a node stored under the start that it speaks of, and not what a lost disk held.
-    pub(super) fn started(&mut self, node: NodeId, boot: Boot) {
-        if let Part::Leading(leading) = &mut self.part {
-            leading.tally.started(node, boot);
+    /// A node speaks under this start. Who leads counts what was stored under it, and not what a lost disk held; who
+    /// follows a session of another start of that node follows nobody: a session ends with its leader's start.
+    pub(super) fn started(&mut self, t: &mut Turn<'_, A>, node: NodeId, boot: Boot) {
+        match &mut self.part {
+            Part::Leading(leading) => leading.tally.started(node, boot),
+            Part::Following(following) if following.session.leader == node && following.session.boot != boot => {
+                probe!("a leader speaks under another start than its session's");
+                self.enter_seeking(t);
+            }
+            Part::Following(_) | Part::Seeking(_) => {}
         }
     }
 

@@ -164,6 +164,11 @@ impl<A: App> Node<A> {
         }
         if let Some(peer) = self.peers.entry(from, self.config.nodes) {
             peer.heard = Some(t.at());
+            if peer.boot.is_some_and(|boot| boot != lead.session.boot) {
+                probe!("a session is heard of another start than its leader's");
+                self.counters.rejected_origin += 1;
+                return self.ask(t, from);
+            }
         }
         if self.session() != Some(lead.session) {
             let known = self.peers.get(from).and_then(|peer| peer.standing.clone());

@@ -310,7 +310,7 @@ impl<A: App> Node<A> {
         peer.heard = Some(t.at());
         peer.damaged = beat.damaged;
         let is_news = peer.schema.replace(beat.schema) != Some(beat.schema);
-        self.started(from, beat.boot);
+        self.started(t, from, beat.boot);
         if is_news {
             self.read_anew();
         }
