@@ -425,7 +425,7 @@ impl<A: App> Node<A> {
             run.log_from = next;
         }
         self.recognise(t, true);
-        self.serving.installed(snapshot.clone(), &self.config);
+        self.serving.installed(t.at(), snapshot.clone(), &self.config);
         self.work(t, Pending::Install { next }, Work::Install(Box::new(snapshot)));
         t.put(Output::Replaced { next });
         let replies = self.outbox.skipped(&self.replica, origin, self.replica.origin(self.me));

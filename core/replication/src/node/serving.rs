@@ -47,9 +47,9 @@ impl Serving {
     }
 
     /// A snapshot came from elsewhere: it can be served on.
-    pub(super) fn installed(&mut self, snapshot: Snapshot, config: &Config) {
+    pub(super) fn installed(&mut self, now: Moment, snapshot: Snapshot, config: &Config) {
         self.replays.clear();
-        self.periodic.made(snapshot.manifest.bytes);
+        self.periodic.came(now, snapshot.manifest.bytes);
         self.serve.hold(snapshot, config);
     }
 

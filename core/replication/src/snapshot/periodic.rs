@@ -7,7 +7,7 @@ use crate::time::Moment;
 /// Watches the log grow.
 #[derive(Clone, Debug, Default)]
 pub struct Periodic {
-    /// When the last one was due; none before the first.
+    /// When the last one was due, or came; none before the first.
     last_at: Option<Moment>,
     /// The size of the last one.
     last_bytes: u64,
@@ -33,10 +33,15 @@ impl Periodic {
         true
     }
 
-    /// The snapshot that was due has this size (compressed); or one of this size came from elsewhere, or from the disk.
+    /// The snapshot that was due has this size (compressed).
     pub fn made(&mut self, bytes: u64) {
         self.last_bytes = bytes;
         self.under_way = false;
+    }
+
+    /// One of this size came from elsewhere: it is as good as one that was due now.
+    pub fn came(&mut self, now: Moment, bytes: u64) {
+        *self = Periodic { last_at: Some(now), last_bytes: bytes, ..Periodic::default() };
     }
 
     /// It could not be made: the next round index will do.
@@ -76,6 +81,16 @@ mod tests {
     fn the_log_since_the_last_is_as_large_as_it() {
         let config = Config { snapshot_every: 1000, ..Config::default() };
         assert_eq!(due(9000, 100, 250_000, &config), [1000, 4000, 7000]);
+    }
+
+    #[test]
+    fn one_that_came_from_elsewhere_stands_for_the_one_that_was_due() {
+        let config = Config { snapshot_every: 100, ..Config::default() };
+        let mut periodic = Periodic::default();
+        periodic.came(Moment(0) + Span::millis(5000), 1);
+        let mut applied = |next| periodic.applied(Moment(0) + Span::millis(next), Index(next), 100, &config);
+        assert!(!applied(5100) && !applied(5900), "its second is not over");
+        assert!(applied(6000));
     }
 
     #[test]
