@@ -4,12 +4,17 @@ use std::path::Path;
 use std::time::Duration;
 
 use lockstep_tests::cluster::{Cluster, SOON};
+use lockstep_tests::wait::until_true;
 use serde_json::Value;
 
 const ORDERS: [[usize; 3]; 6] = [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]];
 
 /// A node that is alone waits five seconds for the others before it leads without them.
 const ALONE: Duration = Duration::from_secs(15);
+
+/// A node that lost its disk asks the others what they hold as soon as it knows that. Before the next one loses its own it
+/// must be whole.
+const WHOLE: Duration = Duration::from_secs(2);
 
 /// How many commands are put in before each power cut.
 const COMMANDS: usize = 200;
@@ -71,6 +76,9 @@ async fn an_emptied_node_that_starts_first_takes_nothing_from_the_others() {
         }
         holds_all(&mut cluster, next, &before, order).await;
         assert_eq!(cluster.id(order[0]).await, id, "it came back as the same node");
+        let api = cluster.api(order[0]).await;
+        let is_whole = async || api.cluster().await.is_ok_and(|view| view["damaged"] == false);
+        until_true("the emptied node is whole again", WHOLE, is_whole).await;
     }
     cluster.interrupt_all().await;
 }
