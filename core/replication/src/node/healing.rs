@@ -35,7 +35,9 @@ impl<A: App> Node<A> {
         if self.kept.fresh && disk == Some(self.kept.disk) {
             probe!("an empty node finds its disk named");
             self.settle(t);
-        } else if self.lost_its_disk() || named && disk.is_some_and(|disk| disk != self.kept.disk) {
+        } else if self.lost_its_disk()
+            || named && disk.is_some_and(|disk| disk != self.kept.disk) && !mutant!(WipedDiskCounts)
+        {
             self.lost_entries(t, None);
         }
     }
