@@ -51,6 +51,7 @@ impl Lineage {
     }
 
     /// One past the last entry.
+    #[inline]
     pub fn next(&self) -> Index {
         self.terms.last().map_or(Index(0), |term| term.ended)
     }
