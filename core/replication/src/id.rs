@@ -10,7 +10,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct NodeId(pub [u8; 32]);
 
-/// The order of their bytes. Keys differ within the first eight but by chance, and every table of nodes is searched by this.
+/// The order of their bytes. Two keys nearly always differ in the first eight, and every table of nodes is searched by this.
 impl Ord for NodeId {
     #[inline]
     fn cmp(&self, other: &Self) -> Ordering {

@@ -23,11 +23,11 @@ pub struct Term {
 /// The sessions that a log or snapshot went through, oldest first, and where it ends.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Lineage {
-    /// Where the kept terms begin: entries below belong to sessions that are folded away.
+    /// Entries below belong to sessions that are folded away.
     pub folded_below: Index,
     /// The last session that was folded away.
     pub folded: Option<Session>,
-    /// The kept terms. Between the last one with a mark and the one after it there may have been others.
+    /// The kept terms. After one with a mark, that was the last for long, others may be left out.
     pub terms: Vec<Term>,
     /// How many terms after the last mark are not kept.
     pub unkept: u64,

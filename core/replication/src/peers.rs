@@ -18,6 +18,8 @@ pub(crate) struct Peer {
     pub(crate) gone: bool,
     pub(crate) heard: Option<Moment>,
     pub(crate) boot: Option<Boot>,
+    /// The start before that one. What it said may come late, and a wiped node's starts begin anew.
+    replaced: Option<Boot>,
     /// The newest schema that it reads, once it said so.
     pub(crate) schema: Option<u32>,
     pub(crate) standing: Option<Standing>,
@@ -72,13 +74,15 @@ impl Peer {
                 self.gone = false;
                 return Ok(());
             }
+            Some(_) if self.replaced == Some(boot) => return Err(Reject::OldStart),
             Some(known) if boot.starts > known.starts => {}
             Some(_) if wiped && self.gone => {}
             Some(known) if boot.starts == known.starts => return Err(Reject::SameIdentity),
             Some(_) => return Err(Reject::OldStart),
             None => {}
         }
-        *self = Peer { connected: self.connected, asked: self.asked, boot: Some(boot), ..Peer::default() };
+        let replaced = self.boot;
+        *self = Peer { connected: self.connected, asked: self.asked, boot: Some(boot), replaced, ..Peer::default() };
         Ok(())
     }
 }
@@ -110,5 +114,7 @@ mod tests {
         peer.gone = true;
         assert_eq!(peer.admit(boot(1, 7), false), Err(Reject::OldStart));
         assert_eq!(peer.admit(boot(1, 7), true), Ok(()));
+        assert_eq!(peer.admit(boot(3, 1), false), Err(Reject::OldStart), "what the old start said comes late");
+        assert_eq!(peer.admit(boot(2, 8), false), Ok(()));
     }
 }

@@ -33,7 +33,8 @@ pub struct Replica<A: App> {
 /// founded anew more often: where one was made on the other's log, that is their word that the rest of the other is gone.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Founded {
-    /// The most nodes that the log ever knew at once, in all foundings that it went through.
+    /// The most nodes that the log ever knew at once, in all foundings that it went through, as far as those who founded
+    /// heard.
     pub widest: u32,
     /// How many foundings the log went through before this one.
     pub anew: u32,

@@ -134,7 +134,9 @@ impl<A: App> Node<A> {
         let claimed = standing.clock.max(standing.confirmed.map_or(0, |session| session.clock));
         let claimed = claimed.max(standing.session.map_or(0, |session| session.clock));
         let founded = standing.founding.is_some_and(|founding| (1..=limit + 1).contains(&(founding.widest as usize)));
-        let possible = standing.lineage.is_possible() && founded == (standing.lineage.next().0 > 0);
+        // Whoever leads has its opening on disk.
+        let leads_nothing = !founded && standing.session.is_some_and(|session| session.leader == from);
+        let possible = standing.lineage.is_possible() && founded == (standing.lineage.next().0 > 0) && !leads_nothing;
         if claimed > highest || !possible {
             probe!("a standing is impossible");
             self.counters.rejected_origin += 1;

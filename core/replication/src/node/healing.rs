@@ -8,7 +8,7 @@ use crate::id::NodeId;
 use crate::io::{Notice, Output};
 use crate::message::{Purpose, Standing};
 
-/// Who answered a damaged node since its start, and what must be held for it to be whole again.
+/// What those say who were asked by this start of a damaged node, and what must be held for it to be whole again.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Healing {
     pub(super) answers: BTreeMap<NodeId, Standing>,
@@ -74,7 +74,8 @@ impl<A: App> Node<A> {
         }
         let mine = self.replica.lineage();
         let open = |node: &NodeId| {
-            self.healing.answers.get(node).is_none_or(|standing| standing.damaged || !mine.contains(&standing.lineage))
+            let answer = self.healing.answers.get(node);
+            answer.is_none_or(|standing| !self.is_whole(*node, standing) || !mine.contains(&standing.lineage))
         };
         let silent = self.replica.known().iter().filter(|node| open(node));
         for node in silent.copied().filter(|node| *node != self.me).collect::<Vec<_>>() {

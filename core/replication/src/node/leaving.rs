@@ -97,7 +97,9 @@ impl<A: App> Node<A> {
     pub(super) fn hand_over_from(&mut self, t: &mut Turn<'_, A>, from: NodeId, session: Session, next: Index) {
         let holds_all = self.disk.synced >= next && self.replica.next() >= next;
         if self.is_following() && self.session() == Some(session) && session.leader == from {
-            if holds_all && !self.kept.damaged && !self.kept.fresh && self.leaving.is_none() {
+            // Who was never told of a founding cannot go on with one, whatever it is told of its end.
+            let founded = self.replica.founding().is_some();
+            if founded && holds_all && !self.kept.damaged && !self.kept.fresh && self.leaving.is_none() {
                 probe!("leadership is taken over");
                 self.open(t, None);
             } else {

@@ -1,4 +1,4 @@
-//! When a periodic snapshot is due. At which index is the same on all nodes, so that they hold equal bytes.
+//! When a periodic snapshot is due. Indexes are round ones, so that nodes that make one at the same index hold equal bytes.
 
 use crate::config::Config;
 use crate::id::Index;

@@ -8,7 +8,7 @@ mod kv;
 mod talk;
 
 use lockstep_replication::message::{Lead, Message, Purpose};
-use lockstep_replication::{Boot, Config, Hash, Input, NodeId, Operator, Role, Span, Wall};
+use lockstep_replication::{Boot, Config, Hash, Input, NodeId, Operator, Role, Session, Span, Wall};
 
 use crate::talk::{Loses, Talk};
 
@@ -327,6 +327,15 @@ fn only_answers_to_this_start_make_a_damaged_node_whole() {
     }
     talk.late_hello(2, 1, Purpose::Answer(Boot { starts: 1, nonce: 1 }));
     assert!(talk.said().contains("1 notes Whole"));
+}
+
+#[test]
+fn an_empty_node_takes_nothing_over_from_one_that_has_no_log() {
+    let mut talk = Talk::new();
+    talk.start(1, &config(3));
+    let (leader, boot) = (NodeId::example(9), Boot { starts: 1, nonce: 9 });
+    talk.forge_hand_over(Session { clock: 1, leader, boot }, 1);
+    assert_eq!(talk.role(1), Role::Seeking);
 }
 
 #[test]

@@ -7,7 +7,8 @@ use lockstep_replication::entry::{Body, KnownChange};
 use lockstep_replication::io::{Notice, Work, Worked};
 use lockstep_replication::message::{Message, Offer, Purpose, Standing};
 use lockstep_replication::{
-    Boot, Config, Input, Moment, Node, NodeId, Now, Outcome, Output, Replica, Role, Seed, Session, Span, Ticket, Wall,
+    Boot, Config, Index, Input, Moment, Node, NodeId, Now, Outcome, Output, Replica, Role, Seed, Session, Span, Ticket,
+    Wall,
 };
 
 use super::disk::Disk;
@@ -69,15 +70,22 @@ impl Talk {
     /// Node `to` hears a hello of another machine that runs from a copy of node `n`'s disk.
     pub(crate) fn forge_hello(&mut self, n: u8, to: u8) {
         let boot = Boot { starts: self.nodes[&n].boot.starts, nonce: 999 };
-        self.hello(n, to, boot, Replica::default(), Purpose::Ask);
+        self.hello(n, to, boot, Replica::default(), None, Purpose::Ask);
     }
 
     /// Node `to` hears how node `n` stands, said for this purpose.
     pub(crate) fn late_hello(&mut self, n: u8, to: u8, purpose: Purpose) {
-        self.hello(n, to, self.nodes[&n].boot, self.replica(n).clone(), purpose);
+        self.hello(n, to, self.nodes[&n].boot, self.replica(n).clone(), None, purpose);
     }
 
-    fn hello(&mut self, n: u8, to: u8, boot: Boot, replica: Replica<Kv>, purpose: Purpose) {
+    /// Node `to` hears that this session's leader, which has no log, leads and hands over.
+    pub(crate) fn forge_hand_over(&mut self, session: Session, to: u8) {
+        let from = session.leader;
+        self.hello(from.0[0], to, session.boot, Replica::default(), Some(session), Purpose::Tell);
+        self.tell(to, Input::Message { from, message: Message::HandOver { session, next: Index(0) } });
+    }
+
+    fn hello(&mut self, n: u8, to: u8, boot: Boot, replica: Replica<Kv>, session: Option<Session>, purpose: Purpose) {
         let standing = Standing {
             boot,
             disk: replica.disk(id(n)).unwrap_or(1),
@@ -88,7 +96,7 @@ impl Talk {
             lineage: replica.lineage().clone(),
             seniority: 0,
             damaged: false,
-            session: None,
+            session,
         };
         let message = Message::Hello { standing: Box::new(standing), purpose };
         self.tell(to, Input::Message { from: id(n), message });
