@@ -61,10 +61,10 @@ impl Lineage {
         self.next().previous()
     }
 
-    /// A session begins at the next index, with its opening.
+    /// A session begins at the next index. Its opening is still to be counted by [`Lineage::grow`].
     pub(crate) fn open(&mut self, session: Session) {
         let began = self.next();
-        self.terms.push(Term { session, began, ended: began.next(), backed: false });
+        self.terms.push(Term { session, began, ended: began, backed: false });
         while self.terms.len() > KEPT_SESSIONS {
             // The term of the last mark stays, however old: the position depends on it.
             if self.marked() == Some(0) {
@@ -78,13 +78,12 @@ impl Lineage {
         }
     }
 
-    /// The last session's mark is the next entry.
+    /// The next entry is the last session's mark; still to be counted too.
     pub(crate) fn back(&mut self) {
         if let Some(term) = self.terms.last_mut() {
             term.backed = true;
             self.unkept = 0;
         }
-        self.grow();
     }
 
     /// The last session has one more entry.
@@ -179,7 +178,7 @@ mod tests {
         let mut lineage = Lineage::default();
         for &(clock, leader, entries, backed) in parts {
             lineage.open(session(clock, leader));
-            (1 + u64::from(backed)..entries).for_each(|_| lineage.grow());
+            (0..entries).for_each(|_| lineage.grow());
             if backed {
                 lineage.back();
             }

@@ -195,11 +195,9 @@ impl<A: App> Replica<A> {
             }
             Body::Backed => self.lineage.back(),
             Body::Generation { node, generation } => {
-                self.lineage.grow();
                 self.origins.insert(*node, Origin { generation: *generation, n: 0 });
             }
             Body::Known(change) => {
-                self.lineage.grow();
                 match change {
                     KnownChange::Joined { node, disk } => {
                         self.known.insert(*node);
@@ -216,11 +214,9 @@ impl<A: App> Replica<A> {
                 }
                 self.changed = Some((index, *change));
             }
-            Body::Decided(decided) => {
-                self.lineage.grow();
-                self.decided(decided, Place { index, stamp: self.stamp });
-            }
+            Body::Decided(decided) => self.decided(decided, Place { index, stamp: self.stamp }),
         }
+        self.lineage.grow();
         Ok(())
     }
 
