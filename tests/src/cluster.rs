@@ -177,6 +177,22 @@ impl Cluster {
         nodes[found]
     }
 
+    /// Waits until the log knows that all that run reach each other: from then on no entry comes by itself.
+    ///
+    /// # Panics
+    /// Not in time.
+    pub async fn linked(&mut self, within: Duration) {
+        let running = self.running();
+        let api = self.api(running[0]).await;
+        until("each node reaches the others", within, async || {
+            let links = api.state().await?["links"].take();
+            let reached = |links: &Value| links.as_array().map_or(0, Vec::len);
+            let all: usize = links.as_object().into_iter().flat_map(|links| links.values()).map(reached).sum();
+            if all == running.len() * (running.len() - 1) { Ok(()) } else { Err(links.to_string()) }
+        })
+        .await;
+    }
+
     /// Waits until all that run stand at one index with one state, and sees that their logs hold the same entries.
     ///
     /// Gives the index and the longest log.

@@ -179,9 +179,17 @@ pub enum Purpose {
     /// The receiver should know.
     Tell,
     /// The sender wants the receiver's in return.
-    Ask,
-    /// This start of the receiver asked.
-    Answer(Boot),
+    Ask {
+        /// How often this start of the sender lost entries so far.
+        losses: u64,
+    },
+    /// The receiver asked for it.
+    Answer {
+        /// The start of the receiver that asked.
+        boot: Boot,
+        /// As that said in its question.
+        losses: u64,
+    },
 }
 
 /// A node's beat.

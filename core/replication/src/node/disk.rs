@@ -180,7 +180,7 @@ impl<A: App> Node<A> {
         if !self.kept.damaged {
             self.kept.damaged = true;
             self.kept.lacks = lacks;
-            self.healing = Default::default();
+            self.healing.lost();
             self.keep(t);
             t.put(Output::Notice(Notice::Damaged));
         }

@@ -95,13 +95,15 @@ impl<A: App> Node<A> {
             peer.heard = Some(t.at());
         }
         self.read_anew();
-        // What was said to an earlier start, or unasked, may be older than what this node lost.
-        if self.kept.damaged && purpose == Purpose::Answer(self.boot) {
+        // What was asked for earlier, or said unasked, may be older than what this node lost.
+        if self.kept.damaged && self.answers(purpose) {
             self.healing.answers.insert(from, standing.clone());
             self.heal(t);
         }
-        if purpose == Purpose::Ask && !self.is_stalled(t.at()) {
-            self.say(t, from, Purpose::Answer(standing.boot));
+        if let Purpose::Ask { losses } = purpose
+            && !self.is_stalled(t.at())
+        {
+            self.say(t, from, Purpose::Answer { boot: standing.boot, losses });
         }
         self.hear_given_up(t, from, &standing);
         match standing.session {
@@ -235,7 +237,7 @@ impl<A: App> Node<A> {
         let Some(peer) = self.peers.entry(node, self.config.nodes) else { return };
         if peer.asked.is_none_or(|asked| t.at().since(asked) >= SELDOM) {
             peer.asked = Some(t.at());
-            self.say(t, node, Purpose::Ask);
+            self.say(t, node, self.question());
         }
     }
 
@@ -386,7 +388,7 @@ impl<A: App> Node<A> {
         let answers = if seeking.asked { BTreeMap::new() } else { std::mem::take(&mut seeking.answers) };
         let given_up = seeking.given_up && !seeking.asked;
         *seeking = Seeking { asked: true, vain, given_up, answers, ..Seeking::begin(t.at()) };
-        self.say_to_all(t, Purpose::Ask);
+        self.say_to_all(t, self.question());
     }
 
     /// How long answers are waited for: half a second when most are connected, else long enough for them to come back.

@@ -42,7 +42,7 @@ impl<A: App> Node<A> {
             return;
         }
         (self.kept.damaged, self.kept.lacks) = (false, None);
-        self.healing = Default::default();
+        self.healing.answers.clear();
         let connected = self.peers.iter().filter(|(node, peer)| peer.connected && Some(*node) != without);
         let peers = connected.map(|(node, peer)| (node, peer.disk)).collect();
         let founding = self.founding(peers);

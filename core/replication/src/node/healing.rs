@@ -8,13 +8,33 @@ use crate::id::NodeId;
 use crate::io::{Notice, Output};
 use crate::message::{Purpose, Standing};
 
-/// What those say who were asked by this start of a damaged node, and what must be held for it to be whole again.
+/// What a damaged node learns from those whom it asks.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Healing {
+    /// How often this start lost entries.
+    losses: u64,
+    /// What those say who were asked after the last loss.
     pub(super) answers: BTreeMap<NodeId, Standing>,
 }
 
+impl Healing {
+    /// Entries were lost: what was asked before counts no more, however late the answer comes.
+    pub(super) fn lost(&mut self) {
+        *self = Healing { losses: self.losses + 1, ..Healing::default() };
+    }
+}
+
 impl<A: App> Node<A> {
+    /// What this node asks others with, and their answers name.
+    pub(super) fn question(&self) -> Purpose {
+        Purpose::Ask { losses: self.healing.losses }
+    }
+
+    /// Whether this is an answer to what was asked by this start after what it lost.
+    pub(super) fn answers(&self, purpose: Purpose) -> bool {
+        purpose == Purpose::Answer { boot: self.boot, losses: self.healing.losses }
+    }
+
     /// Whether this node's word counts for no majority.
     pub(super) fn is_damaged(&self) -> bool {
         self.kept.damaged || self.lost_its_disk()
@@ -51,7 +71,7 @@ impl<A: App> Node<A> {
             probe!("a wiped node is known by another disk");
             self.lost_entries(t, None);
             self.settle(t);
-            self.say_to_all(t, Purpose::Ask);
+            self.say_to_all(t, self.question());
         } else {
             self.settle(t);
         }
@@ -113,7 +133,7 @@ impl<A: App> Node<A> {
                 self.kept.confirmed = confirmed;
             }
             self.kept.clock = self.kept.clock.max(clock);
-            self.healing = Healing::default();
+            self.healing.answers.clear();
             self.keep(t);
             t.put(Output::Notice(Notice::Whole));
             self.confirm(t);

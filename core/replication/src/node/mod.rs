@@ -306,7 +306,7 @@ impl<A: App> Node<A> {
         // A start that was heard by gossip alone has no connection that could break.
         record.gone |= !record.connected;
         record.connected = true;
-        let purpose = if self.kept.damaged { Purpose::Ask } else { Purpose::Tell };
+        let purpose = if self.kept.damaged { self.question() } else { Purpose::Tell };
         self.say(t, peer, purpose);
         let message = self.beat_message(t.at());
         t.send(peer, message);

@@ -309,7 +309,7 @@ fn a_log_with_another_content_than_its_leaders_is_set_aside_and_counts_no_more()
 }
 
 #[test]
-fn only_answers_to_this_start_make_a_damaged_node_whole() {
+fn only_answers_to_what_was_asked_after_the_loss_make_a_damaged_node_whole() {
     let config = config(3);
     let mut talk = Talk::new();
     (1..=3).for_each(|n| talk.start(n, &config));
@@ -321,11 +321,13 @@ fn only_answers_to_this_start_make_a_damaged_node_whole() {
     talk.lose(Loses { from: 2, to: 1, times: u32::MAX, what: "hello" });
     talk.tell(1, Input::Message { from: session.leader, message: Message::Lead(Box::new(other)) });
     assert_eq!(talk.replica(1), talk.replica(3));
-    for purpose in [Purpose::Tell, Purpose::Ask, Purpose::Answer(Boot { starts: 7, nonce: 1 })] {
+    let (this, earlier) = (Boot { starts: 1, nonce: 1 }, Boot { starts: 7, nonce: 1 });
+    let to_earlier = [(earlier, 1), (this, 0)].map(|(boot, losses)| Purpose::Answer { boot, losses });
+    for purpose in [Purpose::Tell, Purpose::Ask { losses: 1 }].into_iter().chain(to_earlier) {
         talk.late_hello(2, 1, purpose);
         assert!(!talk.said().contains("Whole"), "{purpose:?} may be older than what node 1 lost");
     }
-    talk.late_hello(2, 1, Purpose::Answer(Boot { starts: 1, nonce: 1 }));
+    talk.late_hello(2, 1, Purpose::Answer { boot: this, losses: 1 });
     assert!(talk.said().contains("1 notes Whole"));
 }
 

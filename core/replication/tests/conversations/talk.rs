@@ -70,7 +70,7 @@ impl Talk {
     /// Node `to` hears a hello of another machine that runs from a copy of node `n`'s disk.
     pub(crate) fn forge_hello(&mut self, n: u8, to: u8) {
         let boot = Boot { starts: self.nodes[&n].boot.starts, nonce: 999 };
-        self.hello(n, to, boot, Replica::default(), None, Purpose::Ask);
+        self.hello(n, to, boot, Replica::default(), None, Purpose::Ask { losses: 0 });
     }
 
     /// Node `to` hears how node `n` stands, said for this purpose.
@@ -278,7 +278,7 @@ fn spoken(message: &Message<Kv>) -> Option<String> {
             format!("lead {}, next {}, hearing nobody", short(lead.session), lead.next)
         }
         Message::Lead(lead) => format!("lead {}, next {}", short(lead.session), lead.next),
-        Message::Hello { standing: s, purpose: Purpose::Ask } => format!("hello, {}, and you?", standing(s)),
+        Message::Hello { standing: s, purpose: Purpose::Ask { .. } } => format!("hello, {}, and you?", standing(s)),
         Message::Hello { standing: s, .. } => format!("hello, {}", standing(s)),
         Message::Reach { node, connected } => format!("reach {} {connected}", node.0[0]),
         Message::Entries(entries) => {

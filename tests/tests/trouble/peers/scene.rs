@@ -27,6 +27,7 @@ impl Scene {
     pub(super) async fn set() -> Scene {
         let mut cluster = Cluster::founded_by(3).await;
         let leader = cluster.all_ready(SOON).await;
+        cluster.linked(SOON).await;
         let key = std::fs::read_to_string(cluster.directory().join("cluster.key")).expect("the cluster has a key");
         let key: Hash = key.trim().parse().expect("a key is as long as a hash");
         let mut scene = Scene { cluster, leader, follower: (leader + 1) % 3, key: key.0, writes: 0 };

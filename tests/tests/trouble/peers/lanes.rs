@@ -178,7 +178,7 @@ async fn impossible_claims_are_rejected_and_what_was_not_asked_for_is_dropped() 
             Standing { session: Some(huge_session), ..claims.clone() },
         ] {
             let standing = Box::new(standing);
-            lanes.say(&Message::Hello { standing, purpose: Purpose::Ask }).await;
+            lanes.say(&Message::Hello { standing, purpose: Purpose::Ask { losses: 0 } }).await;
         }
         lanes.echo().await;
         assert_eq!(scene.counter(node, "rejected_origin").await, rejected + 4);

@@ -111,7 +111,7 @@ async fn signed_gossip_that_claims_to_be_the_leaders_is_rejected_by_its_author()
         let mut all = lies(&standing);
         let session = standing.session.map(|session| Session { clock: standing.clock + (1 << 32) + 1, ..session });
         let claims = Standing { boot: Boot { starts: 1, nonce: 1 }, session, confirmed: session, ..standing };
-        all.push(Message::Hello { standing: Box::new(claims), purpose: Purpose::Ask });
+        all.push(Message::Hello { standing: Box::new(claims), purpose: Purpose::Ask { losses: 0 } });
         for lie in &all {
             gossip.message(author, Proof::Key(&liar), to, lie).await;
         }

@@ -169,7 +169,8 @@ async fn a_picture_travels_with_its_message() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn bad_requests_get_errors_in_openais_form_and_leave_nothing() {
-    let (_cluster, apis) = with_echo(&[]).await;
+    let (mut cluster, apis) = with_echo(&[]).await;
+    cluster.linked(SOON).await;
     let before = apis[0].hash().await.unwrap();
     let hello = json!([{"role": "user", "content": "Hello"}]);
     let requests: Vec<(Value, u16, &str)> = vec![
