@@ -1,7 +1,7 @@
 //! The command line: verdicts as exit codes, one JSON document, the same run in every process.
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
 use serde_json::Value;
 
@@ -49,6 +49,17 @@ fn a_run_that_fails_ends_with_1_and_says_how() {
     let failure = document["failure"].as_object().expect("an object");
     assert_eq!(failure.keys().collect::<Vec<_>>(), ["at_ms", "check", "reason"]);
     assert_eq!(failure["check"], "marks");
+}
+
+#[test]
+fn it_ends_in_peace_where_nobody_reads_any_more() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_lockstep-sim"));
+    command.args(["mutants", "--list"]).current_dir(root).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().expect("it starts");
+    drop(child.stdout.take());
+    let output = child.wait_with_output().expect("it ends");
+    assert_eq!((output.status.code(), errors(&output)), (Some(0), String::new()));
 }
 
 #[test]

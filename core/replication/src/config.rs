@@ -131,6 +131,20 @@ pub struct Config {
     pub caught_up_span: Span,
 }
 
+/// Settings for which 0 has a meaning. With any other at 0 no node could work.
+pub const MAY_BE_NOTHING: [&str; 10] = [
+    "campaign_jitter",
+    "gap_grace",
+    "repair_linger",
+    "fetch_snapshots",
+    "snapshot_every",
+    "snapshot_at_least",
+    "keep_behind",
+    "tail_bytes",
+    "caught_up_entries",
+    "caught_up_span",
+];
+
 /// The most bytes of a session's opening, beside the other nodes that a founding names.
 pub(crate) const OPENING_BYTES: usize = 192;
 

@@ -13,7 +13,8 @@ pub(crate) struct Peers {
 
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Peer {
-    pub(crate) connected: bool,
+    /// Since when a connection stands, if one does.
+    pub(crate) connected: Option<Moment>,
     /// Whether a connection broke since the known start spoke last.
     pub(crate) gone: bool,
     pub(crate) heard: Option<Moment>,
@@ -41,7 +42,7 @@ impl Peers {
     /// The peer's record, made if there is room. At the limit one that is not connected makes way.
     pub(crate) fn entry(&mut self, node: NodeId, limit: usize) -> Option<&mut Peer> {
         if !self.peers.contains_key(&node) && self.peers.len() >= limit {
-            let gone = self.peers.iter().find(|(_, peer)| !peer.connected).map(|(node, _)| *node)?;
+            let gone = self.peers.iter().find(|(_, peer)| peer.connected.is_none()).map(|(node, _)| *node)?;
             self.peers.remove(&gone);
         }
         Some(self.peers.entry(node).or_default())
@@ -52,11 +53,11 @@ impl Peers {
     }
 
     pub(crate) fn connected(&self) -> impl Iterator<Item = NodeId> {
-        self.peers.iter().filter(|(_, peer)| peer.connected).map(|(node, _)| *node)
+        self.peers.iter().filter(|(_, peer)| peer.connected.is_some()).map(|(node, _)| *node)
     }
 
     pub(crate) fn is_connected(&self, node: NodeId) -> bool {
-        self.peers.get(&node).is_some_and(|peer| peer.connected)
+        self.peers.get(&node).is_some_and(|peer| peer.connected.is_some())
     }
 
     pub(crate) fn is_damaged(&self, node: NodeId) -> bool {
@@ -97,7 +98,7 @@ mod tests {
 
     #[test]
     fn a_later_start_replaces_an_earlier_one_and_no_other_does() {
-        let mut peer = Peer { connected: true, ..Peer::default() };
+        let mut peer = Peer { connected: Some(Moment(0)), ..Peer::default() };
         assert_eq!(peer.admit(boot(3, 1), false), Ok(()));
         assert_eq!(peer.admit(boot(3, 1), false), Ok(()));
         assert_eq!(peer.admit(boot(3, 2), false), Err(Reject::SameIdentity));

@@ -13,6 +13,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
 use libp2p::Multiaddr;
+use lockstep_replication::config::MAY_BE_NOTHING;
 use lockstep_replication::{Config, NodeId, wire};
 
 use layers::{Layers, Origin};
@@ -241,19 +242,6 @@ impl Loaded {
         }
     }
 }
-
-/// Settings of `[replication]` for which 0 has a meaning.
-const MAY_BE_NOTHING: [&str; 9] = [
-    "campaign_jitter",
-    "gap_grace",
-    "repair_linger",
-    "fetch_snapshots",
-    "snapshot_every",
-    "snapshot_at_least",
-    "keep_behind",
-    "caught_up_entries",
-    "caught_up_span",
-];
 
 macro_rules! replication_settings {
     ($($field:ident),+ $(,)?) => {

@@ -22,7 +22,7 @@
 
 use std::collections::BTreeSet;
 
-use lockstep_replication::entry::{Body, Entry};
+use lockstep_replication::entry::{Body, Entry, Opened};
 use lockstep_replication::io::{WorkFailed, Worked};
 use lockstep_replication::message::{DoneMark, Message};
 use lockstep_replication::{Config, NodeId, Now, Outcome, Output, Role, Session, Ticket, Wake, WorkId};
@@ -95,6 +95,12 @@ pub struct Checks {
     config: Config,
     /// Whether what was stored may be lost by the plan's faults: then no disk is bound by what it once held.
     loses_data: bool,
+}
+
+/// Whether this is a new founding.
+fn founds(output: &Output<Kv>) -> bool {
+    let Output::Applied(entry) = output else { return false };
+    matches!(entry.body, Body::Opened(Opened { founding: Some(_), .. }))
 }
 
 /// What the checks remember of a machine.
@@ -283,7 +289,10 @@ impl Checks {
         stamps::shows(stamp_before, step.now.wall, entry)?;
         match &entry.body {
             Body::Known(_) => {
-                known_one_by_one::ordered(entry.index.0, machine.changed, node.view(step.now.at).done)?;
+                // Those of a founding in the same step replace them before anybody can count on them.
+                if !step.out.iter().any(founds) {
+                    known_one_by_one::ordered(entry.index.0, machine.changed, node.view(step.now.at).done)?;
+                }
                 machine.changed = Some(entry.index.0);
             }
             Body::Backed => {

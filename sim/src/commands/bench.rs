@@ -60,19 +60,16 @@ impl Bench {
             peak_rss_bytes,
         };
         if self.json {
-            println!("{}", serde_json::to_string_pretty(&figures)?);
+            say!("{}", serde_json::to_string_pretty(&figures)?);
             return Ok(Verdict::Held);
         }
-        println!("dense, 10 nodes, 64-byte commands   {:>12.0} inputs a CPU-second", figures.dense.events_per_cpu_s);
-        println!("dense, 50 nodes                     {:>12.0} inputs a CPU-second", figures.nodes_50.events_per_cpu_s);
-        println!(
-            "10 idle nodes for an hour           {:>12.0} times as fast as it lasts",
-            figures.sparse.virtual_per_cpu
-        );
-        println!("three catch up with 100000 entries  {:>12.3} CPU-seconds by snapshot", figures.catchup.cpu_s);
-        println!("                                    {:>12.3} CPU-seconds by log", figures.catchup_by_log.cpu_s);
+        say!("dense, 10 nodes, 64-byte commands   {:>12.0} inputs a CPU-second", figures.dense.events_per_cpu_s);
+        say!("dense, 50 nodes                     {:>12.0} inputs a CPU-second", figures.nodes_50.events_per_cpu_s);
+        say!("10 idle nodes for an hour           {:>12.0} times as fast as it lasts", figures.sparse.virtual_per_cpu);
+        say!("three catch up with 100000 entries  {:>12.3} CPU-seconds by snapshot", figures.catchup.cpu_s);
+        say!("                                    {:>12.3} CPU-seconds by log", figures.catchup_by_log.cpu_s);
         if let Some(bytes) = figures.peak_rss_bytes {
-            println!("{SEEDS} seeds of the swarm, one by one   {:>12} at most", super::bytes(bytes));
+            say!("{SEEDS} seeds of the swarm, one by one   {:>12} at most", super::bytes(bytes));
         }
         Ok(Verdict::Held)
     }

@@ -1,11 +1,20 @@
 //! The commands, one file each, and what they share.
 
+/// A line on standard output, as by `println!`, but for the command to end in peace where nobody reads any more.
+macro_rules! say {
+    ($($word:tt)*) => {
+        $crate::commands::say(format_args!($($word)*))
+    };
+}
+
 pub(crate) mod bench;
 pub(crate) mod mutants;
 pub(crate) mod run;
 pub(crate) mod shrink;
 pub(crate) mod sweep;
 
+use std::fmt;
+use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -16,6 +25,16 @@ use lockstep_sim::report::Report;
 use lockstep_sim::run::{Options, run};
 use lockstep_sim::scenario::Scenario;
 use lockstep_sim::{Plan, inference};
+
+fn say(line: fmt::Arguments<'_>) {
+    if let Err(error) = writeln!(io::stdout(), "{line}") {
+        if error.kind() == io::ErrorKind::BrokenPipe {
+            std::process::exit(0);
+        }
+        eprintln!("error: standard output cannot be written: {error}");
+        std::process::exit(2);
+    }
+}
 
 /// Which runs: those of a scenario, or those that seeds draw.
 #[derive(Args, Clone, Debug)]

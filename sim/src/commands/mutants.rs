@@ -57,7 +57,7 @@ impl Mutants {
         let mutants = if named.is_empty() { Mutant::ALL } else { &named };
         if self.list {
             for mutant in mutants {
-                println!("{:28} {:4} {}", mutant.name(), mutant.law(), mutant.broken());
+                say!("{:28} {:4} {}", mutant.name(), mutant.law(), mutant.broken());
             }
             return Ok(Verdict::Held);
         }
@@ -70,12 +70,12 @@ impl Mutants {
         let hunted = hunt_all(mutants, patience, jobs, &scenario, &|hunted| {
             progress.inc(1);
             if !self.json {
-                progress.suspend(|| println!("{}", line(hunted)));
+                progress.suspend(|| say!("{}", line(hunted)));
             }
         });
         progress.finish_and_clear();
         if self.json {
-            println!("{}", serde_json::to_string_pretty(&hunted)?);
+            say!("{}", serde_json::to_string_pretty(&hunted)?);
         }
         if let Some(folder) = &self.out {
             write(folder, &hunted)?;
@@ -84,9 +84,9 @@ impl Mutants {
         let noticed = caught.clone().count();
         let small = caught.filter(|caught| caught.small.as_ref().is_some_and(Smaller::is_fine)).count();
         if !self.json {
-            println!("{noticed} of {} are noticed", hunted.len());
+            say!("{noticed} of {} are noticed", hunted.len());
             if self.shrink {
-                println!("{small} of {} were made small", hunted.len());
+                say!("{small} of {} were made small", hunted.len());
             }
         }
         let is_done = noticed == hunted.len() && (!self.shrink || small == hunted.len());

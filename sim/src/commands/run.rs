@@ -68,7 +68,7 @@ impl Run {
         };
         let seed = self.seed.unwrap_or_else(|| one.seed());
         if self.print_scenario {
-            print!("{}", one.text(seed)?);
+            say!("{}", one.text(seed)?.trim_end());
             return Ok(Verdict::Held);
         }
         let detail = if self.trace.is_some() { Detail::All } else { Detail::Last(LINES) };
@@ -78,7 +78,7 @@ impl Run {
             std::fs::write(path, lines).with_context(|| format!("{} cannot be written", path.display()))?;
         }
         if self.json {
-            println!("{:#}", document(runs.name(), &report, cpu_ms));
+            say!("{:#}", document(runs.name(), &report, cpu_ms));
         } else {
             tell(&runs, &report, cpu_ms, self.trace.is_some());
         }
@@ -124,16 +124,16 @@ impl Run {
         let failed = played.iter().filter(|played| played.report.failure.is_some()).count();
         if self.json {
             let documents = played.iter().map(|it| document(it.runs.name(), &it.report, it.cpu_ms));
-            println!("{:#}", serde_json::Value::Array(documents.collect()));
+            say!("{:#}", serde_json::Value::Array(documents.collect()));
         } else {
             for Played { runs, report, cpu_ms } in &played {
                 let (lasted, cpu) = (report.lasted.0 as f64 / 1e9, cpu_ms / 1e3);
                 match &report.failure {
-                    None => println!("held    {:46} {lasted:7.1} s in {cpu:7.3} s", runs.name()),
+                    None => say!("held    {:46} {lasted:7.1} s in {cpu:7.3} s", runs.name()),
                     Some(_) => tell(runs, report, *cpu_ms, false),
                 }
             }
-            println!("{} of {} scenarios held", played.len() - failed, played.len());
+            say!("{} of {} scenarios held", played.len() - failed, played.len());
         }
         Ok(if failed == 0 { Verdict::Held } else { Verdict::Failed })
     }
@@ -190,20 +190,20 @@ fn document(name: &str, report: &Report, cpu_ms: f64) -> serde_json::Value {
 fn tell(runs: &Runs, report: &Report, cpu_ms: f64, traced: bool) {
     let counted = |name: &str| report.facts.counters.get(name).copied().unwrap_or_default();
     let verdict = if report.failure.is_none() { "held" } else { "FAILED" };
-    println!("{}, seed {}: {verdict}", runs.name(), report.seed);
+    say!("{}, seed {}: {verdict}", runs.name(), report.seed);
     match runs {
-        Runs::Scenario(scenario, _) => println!("  {}", scenario.title),
-        Runs::Inference(plan, _) => println!("  {}", plan.title),
+        Runs::Scenario(scenario, _) => say!("  {}", scenario.title),
+        Runs::Inference(plan, _) => say!("  {}", plan.title),
         Runs::Swarm | Runs::InferenceSwarm => {}
     }
-    println!(
+    say!(
         "  {:.1} s of virtual time in {:.3} s of processor time, {} steps, trace hash {:016x}",
         report.lasted.0 as f64 / 1e9,
         cpu_ms / 1e3,
         count(report.steps),
         report.trace_hash,
     );
-    println!(
+    say!(
         "  {} entries, {} sessions opened, {} snapshots installed, {} replays, {} NACKs, {} messages, {}",
         count(counted("entries")),
         count(counted("sessions_opened")),
@@ -214,7 +214,7 @@ fn tell(runs: &Runs, report: &Report, cpu_ms: f64, traced: bool) {
         bytes(counted("bytes")),
     );
     if runs.are_inference() {
-        println!(
+        say!(
             "  answers: {} asked for, {} whole, {} failed, {} left by their clients, {} cut off with their node",
             count(counted("streams")),
             count(counted("whole")),
@@ -222,7 +222,7 @@ fn tell(runs: &Runs, report: &Report, cpu_ms: f64, traced: bool) {
             count(counted("hung_up")),
             count(counted("cut_off")),
         );
-        println!(
+        say!(
             "  runners: {} started, {} failed, {} instances given up; the slowest error came after {} ms",
             count(counted("runner_starts")),
             count(counted("runner_failures")),
@@ -230,7 +230,7 @@ fn tell(runs: &Runs, report: &Report, cpu_ms: f64, traced: bool) {
             count(counted("slowest_error_ms")),
         );
     } else {
-        println!(
+        say!(
             "  commands: {} done, {} done by few, {} refused, {} not taken, {} unknown",
             count(counted("done")),
             count(counted("done_by_few")),
@@ -240,13 +240,13 @@ fn tell(runs: &Runs, report: &Report, cpu_ms: f64, traced: bool) {
         );
     }
     match &report.failure {
-        None => println!("  all agreed {} after faults stopped", report.facts.agreed_after),
+        None => say!("  all agreed {} after faults stopped", report.facts.agreed_after),
         Some(Failure { check, reason, at, nodes }) => {
-            println!("\n{check}, at {} ms: {reason}\n{nodes}", at.as_millis());
+            say!("\n{check}, at {} ms: {reason}\n{nodes}", at.as_millis());
             // What was expected beside the laws is not to be found in the last few events.
             if !traced && check != EXPECT {
-                println!("the last {} events:", report.lines.len());
-                report.lines.iter().for_each(|line| println!("{line}"));
+                say!("the last {} events:", report.lines.len());
+                report.lines.iter().for_each(|line| say!("{line}"));
             }
         }
     }

@@ -71,12 +71,12 @@ impl Shrink {
                 "check": shrunk.outcome.check, "reason": scenario.title, "runs": shrunk.runs,
                 "before": size(shrunk.before), "after": size(shrunk.after), "file": path,
             });
-            println!("{document:#}");
+            say!("{document:#}");
         } else {
-            println!("{}", scenario.title);
-            println!("  before: {}", told(shrunk.before));
-            println!("  after:  {}, in {} runs", told(shrunk.after), shrunk.runs);
-            println!("  written to {}", path.display());
+            say!("{}", scenario.title);
+            say!("  before: {}", told(shrunk.before));
+            say!("  after:  {}, in {} runs", told(shrunk.after), shrunk.runs);
+            say!("  written to {}", path.display());
         }
         Ok(Verdict::Held)
     }

@@ -100,7 +100,7 @@ impl Sweep {
         }
         let swept = Swept::of(&all, PROBES);
         if self.json {
-            println!("{}", serde_json::to_string_pretty(&swept)?);
+            say!("{}", serde_json::to_string_pretty(&swept)?);
         } else {
             report(&runs, &swept);
         }
@@ -152,7 +152,7 @@ fn canary() -> bool {
 }
 
 fn report(runs: &Runs, swept: &Swept) {
-    println!(
+    say!(
         "{}: {} of {} seeds held; {} steps in {:.1} s of processor time ({} a second)",
         runs.name(),
         count(swept.held),
@@ -163,13 +163,13 @@ fn report(runs: &Runs, swept: &Swept) {
     );
     let groups: BTreeMap<String, Vec<u64>> = swept.by_signature();
     for (signature, seeds) in &groups {
-        println!("\n{} seeds, {} first: {signature}", seeds.len(), seeds[0]);
+        say!("\n{} seeds, {} first: {signature}", seeds.len(), seeds[0]);
         let does = if runs.are_inference() { "see it: cargo sim run" } else { "shrink it: cargo sim shrink" };
-        println!("  {does} {} --seed {}", source(runs), seeds[0]);
+        say!("  {does} {} --seed {}", source(runs), seeds[0]);
     }
     let never = swept.never_hit();
     if !never.is_empty() && !runs.are_inference() {
-        println!("\nprobes that no seed hit: {}", never.join("; "));
+        say!("\nprobes that no seed hit: {}", never.join("; "));
     }
 }
 

@@ -6,6 +6,7 @@ use std::path::Path;
 
 use lockstep_replication::Span;
 use lockstep_replication::chaos::Mutant;
+use lockstep_replication::config::MAY_BE_NOTHING;
 
 use super::Scenario;
 use super::words::{helped, line_of};
@@ -13,6 +14,9 @@ use crate::faults::Fault;
 
 /// The most machines of a scenario.
 const MACHINES_AT_MOST: u16 = 200;
+
+/// The longest scenario: a year.
+const LASTS_AT_MOST: Span = Span::seconds(365 * 24 * 3600);
 
 /// A file that is no scenario.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -65,12 +69,12 @@ fn parsed(text: &str) -> Result<Scenario, Wrong> {
     if raw.get("config").and_then(|config| config.get("founders")).is_none() {
         scenario.config.founders = usize::from(scenario.nodes);
     }
-    check(&scenario, text)?;
+    check(&scenario, &raw, text)?;
     Ok(scenario)
 }
 
 /// Whether it can be played.
-fn check(scenario: &Scenario, text: &str) -> Result<(), Wrong> {
+fn check(scenario: &Scenario, raw: &toml::Table, text: &str) -> Result<(), Wrong> {
     let key = |name: &str| {
         let is_it = |line: &str| line.split(['=', ']']).next().is_some_and(|key| key.trim_matches(['[', ' ']) == name);
         let before = text.split_inclusive('\n').take_while(|line| !is_it(line));
@@ -86,10 +90,24 @@ fn check(scenario: &Scenario, text: &str) -> Result<(), Wrong> {
         let reason = format!("there is no mutant {name:?}, expected one that `cargo sim mutants --list` names");
         return Err(Wrong(key("mutant"), reason));
     }
+    check_config(raw, &key)?;
     check_weather(scenario, &key)?;
     let machines = check_machines(scenario, key("nodes"))?;
     check_phases(scenario, &machines)?;
     check_expectations(scenario, &machines, &key)
+}
+
+fn check_config(raw: &toml::Table, key: &dyn Fn(&str) -> Range<usize>) -> Result<(), Wrong> {
+    let config = raw.get("config").and_then(toml::Value::as_table);
+    let is_nothing = |value: &toml::Value| match value {
+        toml::Value::Integer(number) => *number == 0,
+        other => other.as_str().and_then(|span| span.parse().ok()) == Some(Span::ZERO),
+    };
+    let wrong = |(name, value): (&String, &toml::Value)| is_nothing(value) && !MAY_BE_NOTHING.contains(&name.as_str());
+    match config.into_iter().flatten().find(|setting| wrong(*setting)) {
+        None => Ok(()),
+        Some((name, value)) => Err(Wrong(key(name), format!("`{name}` is {value}, expected more than nothing"))),
+    }
 }
 
 fn check_weather(scenario: &Scenario, key: &dyn Fn(&str) -> Range<usize>) -> Result<(), Wrong> {
@@ -148,6 +166,10 @@ fn check_phases(scenario: &Scenario, machines: &BTreeSet<u16>) -> Result<(), Wro
         let phase = spanned.get_ref();
         if phase.until <= begins {
             let reason = format!("`until` is {}, expected a time after {begins}, when the phase begins", phase.until);
+            return Err(Wrong(spanned.span(), reason));
+        }
+        if phase.until > LASTS_AT_MOST {
+            let reason = format!("`until` is {}, expected at most {LASTS_AT_MOST}, a year", phase.until);
             return Err(Wrong(spanned.span(), reason));
         }
         let lasts = phase.until - begins;

@@ -80,6 +80,8 @@ fn times_that_cannot_be_are_refused() {
             )
         );
     }
+    let error = refused(&with_phase("").replace("10s", "5124095h"));
+    assert_eq!(error, "it.toml:6: `until` is 18446742000 s, expected at most 31536000 s, a year");
     let error = refused(&with_phase("").replace("10s", "0s"));
     assert!(error.starts_with("it.toml:6: `until` is 0"), "{error}");
     let error = refused(&with_phase("[[phase.fault]]\nat = \"11s\"\nfault = \"gone\"\nnode = 1\n"));
@@ -110,6 +112,11 @@ fn numbers_out_of_range_are_refused() {
     assert_eq!(error, "it.toml:8: `loss` is 2000, expected 0 to 1000: so many messages in a thousand");
     let error = refused(&with_phase("[[phase.load]]\nevery = \"0s\"\n"));
     assert_eq!(error, "it.toml:8: `every` is 0, expected more than that");
+    for (name, nothing) in [("founders", "0"), ("lost_after", "\"0s\"")] {
+        let error = refused(&with_phase(&format!("[config]\n{name} = {nothing}\n")));
+        assert_eq!(error, format!("it.toml:8: `{name}` is {nothing}, expected more than nothing"));
+    }
+    assert_eq!(refused(&with_phase("[config]\nsnapshot_every = 0\n")).lines().next(), Some("it is taken:"));
     let error = refused(&with_phase("[expect.counters.nacks_sent]\nat_most = 3\nat_least = 7\n"));
     assert_eq!(error, "it.toml:7: `nacks_sent` is to be at least 7 and at most 3, which nothing is");
 }

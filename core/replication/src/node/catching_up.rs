@@ -253,7 +253,7 @@ impl<A: App> Node<A> {
     fn sources(&self, session: Session) -> Vec<NodeId> {
         let of_it = self.peers.iter().filter(|(node, peer)| {
             let says_so = || peer.standing.as_ref().is_some_and(|standing| standing.session == Some(session));
-            peer.connected && (*node == session.leader || says_so())
+            peer.connected.is_some() && (*node == session.leader || says_so())
         });
         let mut sources: Vec<NodeId> = of_it.map(|(node, _)| node).collect();
         sources.sort_by_key(|node| *node != session.leader);

@@ -355,7 +355,7 @@ impl<A: App> Node<A> {
             return self.elect(t);
         }
         let Part::Seeking(seeking) = &self.part else { return };
-        if t.at() >= seeking.since + self.patience(seeking) {
+        if t.at() >= self.patience_ends(seeking) {
             if seeking.hears.is_empty() {
                 t.put(Output::Notice(Notice::WaitingForPeers));
             }
@@ -371,7 +371,7 @@ impl<A: App> Node<A> {
     fn may_elect_now(&self, now: Moment) -> bool {
         let Part::Seeking(seeking) = &self.part else { return false };
         let complete = self.peers.connected().all(|peer| seeking.answers.contains_key(&peer));
-        let over = now >= seeking.since + self.patience(seeking);
+        let over = now >= self.patience_ends(seeking);
         if over {
             probe!("patience for answers is over");
         }
@@ -391,19 +391,30 @@ impl<A: App> Node<A> {
         self.say_to_all(t, self.question());
     }
 
-    /// How long answers are waited for: half a second when most are connected, else long enough for them to come back.
-    pub(super) fn patience(&self, seeking: &Seeking) -> Span {
+    /// Until when answers are waited for: half a second from when most are connected, which is time for what they say
+    /// then; else long enough for them to come back.
+    fn patience_ends(&self, seeking: &Seeking) -> Moment {
         if !seeking.hears.is_empty() {
-            return self.config.campaign_for;
+            return seeking.since + self.config.campaign_for;
         }
-        let known = self.replica.known();
-        let short = if self.replica.next().0 == 0 {
-            self.config.founders == 1
+        let most_connected = if self.replica.next().0 == 0 {
+            (self.config.founders == 1).then_some(seeking.since)
         } else {
-            let reached = known.iter().filter(|node| **node == self.me || self.peers.is_connected(**node)).count();
-            reached * 2 > known.len()
+            self.most_connected_since()
         };
-        if short { self.config.campaign_for } else { self.config.campaign_for_minority }
+        let minority = seeking.since + self.config.campaign_for_minority;
+        most_connected.map_or(minority, |most| minority.min(most.max(seeking.since) + self.config.campaign_for))
+    }
+
+    /// Since when this node is connected to so many known ones that they are more than half of all.
+    fn most_connected_since(&self) -> Option<Moment> {
+        let known = self.replica.known();
+        let connected = |node: &NodeId| {
+            if *node == self.me { Some(Moment(0)) } else { self.peers.get(*node).and_then(|peer| peer.connected) }
+        };
+        let mut since: Vec<Moment> = known.iter().filter_map(connected).collect();
+        since.sort_unstable();
+        since.get(known.len() / 2).copied()
     }
 
     /// Whether, all connected nodes having answered, nobody need be waited for.
@@ -443,7 +454,7 @@ impl<A: App> Node<A> {
         if !seeking.asked {
             return Some(seeking.since + Span(1));
         }
-        Some(seeking.yielding_until.unwrap_or(seeking.since + self.patience(seeking)))
+        Some(seeking.yielding_until.unwrap_or(self.patience_ends(seeking)))
     }
 
     /// The best of those who answered leads.

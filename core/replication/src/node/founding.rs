@@ -43,7 +43,7 @@ impl<A: App> Node<A> {
         }
         (self.kept.damaged, self.kept.lacks) = (false, None);
         self.healing.answers.clear();
-        let connected = self.peers.iter().filter(|(node, peer)| peer.connected && Some(*node) != without);
+        let connected = self.peers.iter().filter(|(node, peer)| peer.connected.is_some() && Some(*node) != without);
         let peers = connected.map(|(node, peer)| (node, peer.disk)).collect();
         let founding = self.founding(peers);
         self.open(t, Some(founding));

@@ -304,8 +304,8 @@ impl<A: App> Node<A> {
             return;
         };
         // A start that was heard by gossip alone has no connection that could break.
-        record.gone |= !record.connected;
-        record.connected = true;
+        record.gone |= record.connected.is_none();
+        record.connected = record.connected.or(Some(t.at()));
         let purpose = if self.kept.damaged { self.question() } else { Purpose::Tell };
         self.say(t, peer, purpose);
         let message = self.beat_message(t.at());
@@ -317,7 +317,7 @@ impl<A: App> Node<A> {
 
     fn disconnected(&mut self, t: &mut Turn<'_, A>, peer: NodeId) {
         if let Some(record) = self.peers.entry(peer, self.config.nodes) {
-            record.connected = false;
+            record.connected = None;
             record.gone = true;
         }
         self.observed.telemetry.remove(&peer);

@@ -51,7 +51,7 @@ impl<A: App> Node<A> {
     /// Whether a node beats that is not connected: what is meant for all must reach it by gossip.
     pub fn hears_absent(&self, now: Moment, within: Span) -> bool {
         let beats = |heard: Option<Moment>| heard.is_some_and(|heard| now.since(heard) <= within);
-        self.peers.iter().any(|(_, peer)| !peer.connected && beats(peer.heard))
+        self.peers.iter().any(|(_, peer)| peer.connected.is_none() && beats(peer.heard))
     }
 
     /// Why this node takes no work yet, as a sentence; none if it does.
@@ -109,7 +109,7 @@ impl<A: App> Node<A> {
         }
         for (node, view) in &mut nodes {
             let peer = self.peers.get(*node);
-            view.connected = *node == self.me || peer.is_some_and(|peer| peer.connected);
+            view.connected = *node == self.me || peer.is_some_and(|peer| peer.connected.is_some());
             view.heard_ago_ms = peer.and_then(|peer| peer.heard).map(|heard| now.since(heard).as_millis());
             view.round_trip_us = self.probes.round_trip(*node).map(|span| span.0 / 1000);
             if let Part::Leading(leading) = &self.part {
