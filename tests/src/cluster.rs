@@ -177,7 +177,7 @@ impl Cluster {
         nodes[found]
     }
 
-    /// Waits until the log knows that all that run reach each other: from then on no entry comes by itself.
+    /// Waits until the log knows that all that run reach each other: the last entries that come by themselves on a start.
     ///
     /// # Panics
     /// Not in time.

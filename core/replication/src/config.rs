@@ -131,7 +131,7 @@ pub struct Config {
     pub caught_up_span: Span,
 }
 
-/// Settings for which 0 has a meaning. With any other at 0 no node could work.
+/// Settings that may be 0. Others at 0 would be a mistake: a time that is over before it began, or no room at all.
 pub const MAY_BE_NOTHING: [&str; 10] = [
     "campaign_jitter",
     "gap_grace",

@@ -180,7 +180,7 @@ pub enum Purpose {
     Tell,
     /// The sender wants the receiver's in return.
     Ask {
-        /// How often this start of the sender lost entries so far.
+        /// How often this start of the sender was damaged so far.
         losses: u64,
     },
     /// The receiver asked for it.

@@ -289,7 +289,7 @@ impl Checks {
         stamps::shows(stamp_before, step.now.wall, entry)?;
         match &entry.body {
             Body::Known(_) => {
-                // Those of a founding in the same step replace them before anybody can count on them.
+                // A founding in the same step replaces the known nodes before anybody hears of this change.
                 if !step.out.iter().any(founds) {
                     known_one_by_one::ordered(entry.index.0, machine.changed, node.view(step.now.at).done)?;
                 }

@@ -75,13 +75,14 @@ fn parsed(text: &str) -> Result<Scenario, Wrong> {
 
 /// Whether it can be played.
 fn check(scenario: &Scenario, raw: &toml::Table, text: &str) -> Result<(), Wrong> {
-    let key = |name: &str| {
+    let key_after = |begin: usize, name: &str| {
         let is_it = |line: &str| line.split(['=', ']']).next().is_some_and(|key| key.trim_matches(['[', ' ']) == name);
-        let before = text.split_inclusive('\n').take_while(|line| !is_it(line));
-        let start = before.map(str::len).sum::<usize>();
+        let before = text[begin..].split_inclusive('\n').take_while(|line| !is_it(line));
+        let start = begin + before.map(str::len).sum::<usize>();
         let start = if start == text.len() { 0 } else { start };
         start..start
     };
+    let key = |name: &str| key_after(0, name);
     if scenario.title.trim().is_empty() || scenario.why.trim().is_empty() {
         let name = if scenario.title.trim().is_empty() { "title" } else { "why" };
         return Err(Wrong(key(name), format!("`{name}` is empty, expected a sentence")));
@@ -90,7 +91,7 @@ fn check(scenario: &Scenario, raw: &toml::Table, text: &str) -> Result<(), Wrong
         let reason = format!("there is no mutant {name:?}, expected one that `cargo sim mutants --list` names");
         return Err(Wrong(key("mutant"), reason));
     }
-    check_config(raw, &key)?;
+    check_config(raw, &|name| key_after(key("config").start, name))?;
     check_weather(scenario, &key)?;
     let machines = check_machines(scenario, key("nodes"))?;
     check_phases(scenario, &machines)?;

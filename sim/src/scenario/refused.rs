@@ -112,7 +112,7 @@ fn numbers_out_of_range_are_refused() {
     assert_eq!(error, "it.toml:8: `loss` is 2000, expected 0 to 1000: so many messages in a thousand");
     let error = refused(&with_phase("[[phase.load]]\nevery = \"0s\"\n"));
     assert_eq!(error, "it.toml:8: `every` is 0, expected more than that");
-    for (name, nothing) in [("founders", "0"), ("lost_after", "\"0s\"")] {
+    for (name, nothing) in [("founders", "0"), ("nodes", "0"), ("lost_after", "\"0s\"")] {
         let error = refused(&with_phase(&format!("[config]\n{name} = {nothing}\n")));
         assert_eq!(error, format!("it.toml:8: `{name}` is {nothing}, expected more than nothing"));
     }

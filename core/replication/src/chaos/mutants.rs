@@ -83,6 +83,8 @@ mutants! {
         "A node that lost synced entries confirms, and counts.";
     WipedDiskCounts: "L12",
         "A node whose disk was lost counts as if it still held what it stored.";
+    HealsWithoutLeader: "L12",
+        "A damaged node counts as whole without its leader's answer.";
     BackedAlone: "L12",
         "A session is backed when its leader alone confirmed it.";
 

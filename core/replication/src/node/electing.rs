@@ -96,7 +96,7 @@ impl<A: App> Node<A> {
         }
         self.read_anew();
         // What was asked for earlier, or said unasked, may be older than what this node lost.
-        if self.kept.damaged && self.answers(purpose) {
+        if self.kept.damaged && self.is_answered_by(purpose) {
             self.healing.answers.insert(from, standing.clone());
             self.heal(t);
         }
@@ -394,19 +394,21 @@ impl<A: App> Node<A> {
     /// Until when answers are waited for: half a second from when most are connected, which is time for what they say
     /// then; else long enough for them to come back.
     fn patience_ends(&self, seeking: &Seeking) -> Moment {
-        if !seeking.hears.is_empty() {
-            return seeking.since + self.config.campaign_for;
-        }
         let most_connected = if self.replica.next().0 == 0 {
             (self.config.founders == 1).then_some(seeking.since)
         } else {
             self.most_connected_since()
         };
         let minority = seeking.since + self.config.campaign_for_minority;
-        most_connected.map_or(minority, |most| minority.min(most.max(seeking.since) + self.config.campaign_for))
+        match most_connected {
+            // However often connections break: each time may be the last.
+            Some(most) => most.clamp(seeking.since, minority) + self.config.campaign_for,
+            None if seeking.hears.is_empty() => minority,
+            None => seeking.since + self.config.campaign_for,
+        }
     }
 
-    /// Since when this node is connected to so many known ones that they are more than half of all.
+    /// Since when this node is connected to more than half of the known ones, by the connections that stand now.
     fn most_connected_since(&self) -> Option<Moment> {
         let known = self.replica.known();
         let connected = |node: &NodeId| {

@@ -11,14 +11,14 @@ use crate::message::{Purpose, Standing};
 /// What a damaged node learns from those whom it asks.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Healing {
-    /// How often this start lost entries.
+    /// How often this start was damaged.
     losses: u64,
-    /// What those say who were asked after the last loss.
+    /// What those say who were asked since.
     pub(super) answers: BTreeMap<NodeId, Standing>,
 }
 
 impl Healing {
-    /// Entries were lost: what was asked before counts no more, however late the answer comes.
+    /// This node is damaged from now on: what was asked before counts no more, however late the answer comes.
     pub(super) fn lost(&mut self) {
         *self = Healing { losses: self.losses + 1, ..Healing::default() };
     }
@@ -30,8 +30,8 @@ impl<A: App> Node<A> {
         Purpose::Ask { losses: self.healing.losses }
     }
 
-    /// Whether this is an answer to what was asked by this start after what it lost.
-    pub(super) fn answers(&self, purpose: Purpose) -> bool {
+    /// Whether this is an answer to what this start asked after what it lost.
+    pub(super) fn is_answered_by(&self, purpose: Purpose) -> bool {
         purpose == Purpose::Answer { boot: self.boot, losses: self.healing.losses }
     }
 
@@ -87,7 +87,7 @@ impl<A: App> Node<A> {
         }
     }
 
-    /// A damaged node asks those who did not answer it yet, or whose answer may have changed.
+    /// A damaged node asks those who did not answer it yet, or whose answer may have changed. Its leader need not be known.
     pub(super) fn ask_to_heal(&mut self, t: &mut Turn<'_, A>) {
         if !self.kept.damaged {
             return;
@@ -97,16 +97,21 @@ impl<A: App> Node<A> {
             let answer = self.healing.answers.get(node);
             answer.is_none_or(|standing| !self.is_whole(*node, standing) || !mine.contains(&standing.lineage))
         };
-        let silent = self.replica.known().iter().filter(|node| open(node));
-        for node in silent.copied().filter(|node| *node != self.me).collect::<Vec<_>>() {
+        let mut asked = self.replica.known().clone();
+        asked.extend(self.leader());
+        for node in asked.iter().filter(|node| **node != self.me && open(node)).copied().collect::<Vec<_>>() {
             self.ask(t, node);
         }
     }
 
-    /// A damaged node is whole again when more than half of the known nodes, without it, answered this start, and it holds
-    /// all that they hold. Each majority that it was ever part of has one of them in it, also one of the known nodes as a
-    /// change made them that this log does not show: so what was done by majority is among what they hold. Or it is known
-    /// what it lost, and it holds that again.
+    /// A damaged node is whole again when more than half of the known nodes, without it, answered, its leader among them,
+    /// and it holds all that they hold and the mark of the session that it follows. Each majority that it was ever part of
+    /// has one of them in it, also one of the known nodes as a change made them that this log does not show: so no newer
+    /// session was backed. What was done in older ones is below the mark; what it stored for this one, its leader had
+    /// ordered before it answered. Others may store later what they did not hold when they answered, and the leader may
+    /// count this node's earlier word for that: so their answers alone do not suffice. (Viewstamped Replication waits for
+    /// the primary's answer for the same reason: Liskov and Cowling 2012, section 4.3.) Or it is known what it lost, and it
+    /// holds that again.
     pub(super) fn heal(&mut self, t: &mut Turn<'_, A>) {
         if !self.kept.damaged || self.kept.fresh || self.disk.rewinding {
             return;
@@ -120,8 +125,14 @@ impl<A: App> Node<A> {
         let mine = self.replica.lineage();
         let held = self.disk.is_level() && answers().all(|(_, standing)| mine.contains(&standing.lineage));
         let heard = match &self.part {
-            Part::Following(following) => self.behind() == 0 && clock <= following.session.clock,
-            Part::Seeking(_) => true,
+            Part::Following(following) => {
+                let session = following.session;
+                let leaders = self.healing.answers.get(&session.leader);
+                let marked = mine.terms.last().is_some_and(|term| term.session == session && term.backed);
+                let answered = leaders.is_some_and(|standing| mine.contains(&standing.lineage));
+                (marked && answered || mutant!(HealsWithoutLeader)) && self.behind() == 0 && clock <= session.clock
+            }
+            Part::Seeking(_) => mutant!(HealsWithoutLeader),
             Part::Leading(_) => false,
         };
         let enough = held && heard && answers().count() * 2 > known.len();

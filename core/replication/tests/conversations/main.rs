@@ -332,6 +332,25 @@ fn only_answers_to_what_was_asked_after_the_loss_make_a_damaged_node_whole() {
 }
 
 #[test]
+fn a_damaged_node_waits_for_its_leaders_answer() {
+    let config = config(5);
+    let mut talk = Talk::new();
+    (1..=5).for_each(|n| talk.start(n, &config));
+    (1..=5).for_each(|a| (a + 1..=5).for_each(|b| talk.meet(a, b)));
+    talk.pass(Span::seconds(1));
+    let Role::Leading(session) = talk.role(5) else { panic!("node 5 leads") };
+    let (next, heard) = (talk.replica(1).next(), vec![NodeId::example(1)]);
+    let other = Lead { session, next, hash: Hash::of(b"other"), wall: Wall(0), all: next, heard, done: None };
+    talk.lose(Loses { from: 5, to: 1, times: u32::MAX, what: "hello" });
+    talk.tell(1, Input::Message { from: session.leader, message: Message::Lead(Box::new(other)) });
+    talk.pass(Span::seconds(1));
+    assert_eq!(talk.replica(1), talk.replica(5), "it has the leader's log, which nodes 2 to 4 answered for");
+    assert!(!talk.said().contains("Whole"), "its leader may count what it said before");
+    talk.late_hello(5, 1, Purpose::Answer { boot: Boot { starts: 1, nonce: 1 }, losses: 1 });
+    assert!(talk.said().contains("1 notes Whole"));
+}
+
+#[test]
 fn an_empty_node_takes_nothing_over_from_one_that_has_no_log() {
     let mut talk = Talk::new();
     talk.start(1, &config(3));
