@@ -89,9 +89,6 @@ impl Run {
         if self.swarm || self.inference {
             return Ok(vec![if self.inference { Runs::InferenceSwarm } else { Runs::Swarm }]);
         }
-        if self.inference {
-            return Ok(vec![Runs::InferenceSwarm]);
-        }
         let mut paths = Vec::new();
         for path in &self.scenarios {
             if !path.is_dir() {

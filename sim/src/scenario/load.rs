@@ -100,9 +100,8 @@ fn check(scenario: &Scenario, raw: &toml::Table, text: &str) -> Result<(), Wrong
 
 fn check_config(raw: &toml::Table, key: &dyn Fn(&str) -> Range<usize>) -> Result<(), Wrong> {
     let config = raw.get("config").and_then(toml::Value::as_table);
-    let is_nothing = |value: &toml::Value| match value {
-        toml::Value::Integer(number) => *number == 0,
-        other => other.as_str().and_then(|span| span.parse().ok()) == Some(Span::ZERO),
+    let is_nothing = |value: &toml::Value| {
+        value.as_integer() == Some(0) || value.as_str().and_then(|span| span.parse().ok()) == Some(Span::ZERO)
     };
     let wrong = |(name, value): (&String, &toml::Value)| is_nothing(value) && !MAY_BE_NOTHING.contains(&name.as_str());
     match config.into_iter().flatten().find(|setting| wrong(*setting)) {
