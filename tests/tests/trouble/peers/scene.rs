@@ -73,6 +73,13 @@ impl Scene {
         view["counters"][name].as_u64().unwrap_or_else(|| panic!("there is no counter {name}"))
     }
 
+    /// By how much a node's peak memory grew. The system counts in parts and sums them up roughly, so that the peak may
+    /// even read a little lower than before.
+    pub(super) fn memory_grown(&mut self, node: usize, before: u64) -> u64 {
+        self.peak_memory(node).saturating_sub(before)
+    }
+
+    /// The most memory that a node had so far, in bytes.
     pub(super) fn peak_memory(&mut self, node: usize) -> u64 {
         let pid = self.cluster.node(node).pid().expect("it runs");
         let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("it runs");
